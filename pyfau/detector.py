@@ -1,0 +1,565 @@
+"""`AUDetector`: frames in, action unit scores out. The one file that knows all the steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from pyfau import __version__
+from pyfau.aligners import Aligner, load_aligner
+from pyfau.crop import crop_face
+from pyfau.errors import OptionError, PyfauError
+from pyfau.models.mdhr import FrameFeatures
+from pyfau.overlay import OverlayWriter
+from pyfau.result import AUResult, open_writer
+from pyfau.tracker import FaceTracker, TrackedFace
+from pyfau.types import AURow, FloatArray, Frame, UInt8Array
+from pyfau.video import (
+    FrameReader,
+    StrPath,
+    check_frame,
+    read_arrays,
+    read_camera,
+    read_frames,
+    read_images,
+    read_picture,
+    read_video,
+)
+from pyfau.weights.store import DEFAULT_MODEL, open_model, resolve_device
+from pyfau.windows import WINDOW_NAMES, Window, make_window
+
+Threshold = float | Mapping[str | int, float]
+_NO_BOX = np.full(4, np.nan, np.float32)
+_NO_PICTURE = np.empty((0, 0, 3), np.uint8)
+_NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
+
+
+class AUDetector:
+    """Scores facial action units (AUs) of every face in pictures, picture sequences, video or a camera.
+
+    A score is in [0, 1] and says how surely an action unit is present in a frame. It is not an intensity.
+
+    Args:
+        model: A bundled name or a name of weights_manifest.json (`pyfau models` lists them), a local model directory,
+            an official MDHR `.pth` checkpoint, or `user/repo` on the Hugging Face Hub. The default is bundled and works
+            offline.
+        revision: Commit, tag or branch, for a Hub repository.
+        device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps", or a torch.device.
+        aligner: How faces are found: "mtcnn" (embedded), "fan", "mediapipe", "aligned" (every picture is a crop
+            already), or an object with `detect` and `refine`; see `pyfau.aligners`.
+        aligner_options: Passed to the aligner's constructor.
+        threshold: A score at or over it counts as active: one number in [0, 1], or one for some AUs by name or number
+            (the others keep the model's own), or None for the model's own.
+        max_faces: Follow at most so many faces, the largest first; None for all.
+        batch_size: Frames that are read, encoded and scored together. Scores do not depend on it.
+        detect_every: Frames between searches for new faces.
+        window: "continuous" scores every frame with 7 frames of context on both sides; "clips" is the paper's protocol
+            of separate 16-frame clips.
+        max_gap: A face that is missing for at most so many frames keeps its id and its window; after more, its track
+            ends.
+        progress: Show a progress bar on standard error.
+        local_files_only: Do not ask the Hub; use what its cache holds.
+
+    Attributes:
+        model: The network, a `pyfau.models.mdhr.MDHR` in eval mode.
+        aus: Names of the scores, such as "AU12", in order.
+        thresholds: (N,) float32.
+
+    Raises:
+        OptionError: An option has a value that it does not take.
+        DeviceError: The device is unknown or not available.
+        WeightsError: The model could not be found, fetched, verified or loaded.
+    """
+
+    def __init__(
+        self,
+        model: StrPath = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        aligner: str | Aligner = "mtcnn",
+        aligner_options: Mapping[str, Any] | None = None,
+        threshold: Threshold | None = None,
+        max_faces: int | None = None,
+        batch_size: int = 32,
+        detect_every: int = 30,
+        window: str = "continuous",
+        max_gap: int = 15,
+        progress: bool = False,
+        local_files_only: bool = False,
+    ) -> None:
+        if window not in WINDOW_NAMES:
+            raise OptionError(f"unknown window {window!r}: expected one of {', '.join(WINDOW_NAMES)}")
+        self._window = window
+        self._max_faces = None if max_faces is None else _whole(max_faces, "max_faces", 1)
+        self._batch_size = _whole(batch_size, "batch_size", 1)
+        self._detect_every = _whole(detect_every, "detect_every", 1)
+        self._max_gap = _whole(max_gap, "max_gap", 0)
+        self._progress = progress
+        self._device = resolve_device(device)
+        loaded = open_model(str(model), self._device, revision=revision, local_files_only=local_files_only)
+        self.model = loaded.model
+        self.aus = self.model.config.au_names
+        self.thresholds = _thresholds(threshold, self.aus, self.model.config.thresholds)
+        options = dict(aligner_options or {})
+        if aligner == "aligned":
+            options.setdefault("template", self.model.config.template)
+        self._aligner = load_aligner(aligner, self._device, **options)
+        self._metadata: dict[str, Any] = {
+            "pyfau_version": __version__,
+            "model": self.model.config.name,
+            "model_version": self.model.config.version,
+            "model_sha256": loaded.sha256,
+            "model_origin": loaded.origin,
+            "aus": list(self.aus),
+            "score": "occurrence in [0, 1], not intensity",
+            "thresholds": {au: round(float(t), 6) for au, t in zip(self.aus, self.thresholds, strict=True)},
+            "aligner": aligner if isinstance(aligner, str) else type(aligner).__name__,
+            "window": window,
+            "max_gap": self._max_gap,
+            "detect_every": self._detect_every,
+            "max_faces": self._max_faces,
+            "device": str(self._device),
+        }
+
+    def __repr__(self) -> str:
+        return f"AUDetector({self.model.config.name}, {len(self.aus)} AUs, {self._device}, {self._window})"
+
+    def detect_video(self, path: StrPath, *, save: StrPath | None = None, overlay: StrPath | None = None) -> AUResult:
+        """Score a video file.
+
+        Args:
+            path: Any video that OpenCV opens.
+            save: Also write the rows to this .csv or .parquet file while the work runs.
+            overlay: Also write a video with boxes, landmarks and active AUs to this file.
+
+        Returns:
+            One row per frame and face; a frame without a face is a row with `success` False.
+
+        Raises:
+            MediaError: Missing, empty, or not a video.
+        """
+        return self._run(read_video(path), save, overlay)
+
+    def detect_camera(
+        self,
+        index: int = 0,
+        *,
+        seconds: float | None = None,
+        save: StrPath | None = None,
+        overlay: StrPath | None = None,
+    ) -> AUResult:
+        """Score a camera until `seconds` have passed or Ctrl-C is pressed, which ends the recording in good order.
+
+        Raises:
+            MediaError: The camera could not be opened.
+        """
+        return self._run(read_camera(index), save, overlay, seconds=seconds)
+
+    def detect_images(
+        self,
+        source: StrPath | Iterable[StrPath],
+        *,
+        fps: float | None = None,
+        independent: bool = False,
+        save: StrPath | None = None,
+        overlay: StrPath | None = None,
+    ) -> AUResult:
+        """Score picture files as the frames of one sequence, or each on its own.
+
+        Args:
+            source: A folder, whose pictures are taken in natural order (img2 before img10), or paths in their order.
+            fps: Frames per second of the sequence, for `time_s`; without it times are empty.
+            independent: The pictures have nothing to do with each other: every one is searched for faces and scored
+                on its own, and every face gets an id of its own.
+            save: As in `detect_video`.
+            overlay: As in `detect_video`.
+
+        Returns:
+            Rows as in `detect_video`, with the picture in `file`. Files that could not be read are listed in
+            `failures` and have no row.
+
+        Raises:
+            MediaError: There is no readable picture.
+        """
+        return self._run(read_images(source, fps=fps), save, overlay, independent=independent)
+
+    def detect_image(self, picture: StrPath | UInt8Array) -> AUResult:
+        """Score one picture.
+
+        Args:
+            picture: A picture file, or an (H, W, 3) uint8 RGB array.
+
+        Returns:
+            One row a face, or one row with `success` False.
+
+        Raises:
+            InputError: The array is not a picture.
+            MediaError: The file is missing or not a picture.
+        """
+        if isinstance(picture, str | Path):
+            frame = Frame(0, math.nan, read_picture(picture), str(picture))
+        else:
+            frame = Frame(0, math.nan, check_frame(picture))
+        result = AUResult(self.aus, self._metadata | {"source": frame.file or "array"}, files=frame.file is not None)
+        for _, rows in self._rows([frame], independent=True):
+            result.extend(rows)
+        return result
+
+    def detect_frames(
+        self,
+        frames: Iterable[Any],
+        *,
+        fps: float | None = None,
+        color: str = "rgb",
+        save: StrPath | None = None,
+        overlay: StrPath | None = None,
+    ) -> AUResult:
+        """Score arrays, the frames of one sequence.
+
+        Args:
+            frames: Any iterable of (H, W, 3) uint8 arrays; grey, RGBA, 16 bit and floats in [0, 1] are converted.
+            fps: Frames per second, for `time_s`.
+            color: "rgb" or "bgr" (what OpenCV reads).
+            save: As in `detect_video`.
+            overlay: As in `detect_video`.
+
+        Raises:
+            InputError: A frame is not a picture; the rows before it are in the error's `partial_result`.
+        """
+        return self._run(read_arrays(frames, fps=fps, color=color), save, overlay)
+
+    def iter_video(self, path: StrPath) -> Generator[AURow, None, None]:
+        """Score a video file row by row, in constant memory; see `detect_video`."""
+        return self.iter_frames(read_video(path))
+
+    def iter_camera(self, index: int = 0) -> Generator[AURow, None, None]:
+        """Score a camera row by row; see `detect_camera`. Rows come 7 frames late."""
+        return self.iter_frames(read_camera(index), batch_size=1)
+
+    def iter_frames(
+        self, source: Any, *, fps: float | None = None, batch_size: int | None = None
+    ) -> Generator[AURow, None, None]:
+        """Score anything that `pyfau.video.read_frames` takes, row by row, in constant memory."""
+        reader = source if isinstance(source, FrameReader) else read_frames(source, fps=fps)
+
+        def rows() -> Generator[AURow, None, None]:
+            with reader:
+                for _, final in self._rows(reader, batch_size=batch_size):
+                    yield from final
+
+        return rows()
+
+    def stream(self, fps: float | None = None) -> AUStream:
+        """Score frames that arrive one by one.
+
+        Args:
+            fps: Frames per second, for `time_s`.
+        """
+        return AUStream(self, fps)
+
+    def _run(
+        self,
+        reader: FrameReader,
+        save: StrPath | None,
+        overlay: StrPath | None,
+        *,
+        independent: bool = False,
+        seconds: float | None = None,
+    ) -> AUResult:
+        """Read to the end into a result, and into files on the way."""
+        files = reader.kind == "images"
+        metadata = self._metadata | {"source": reader.name, "fps": reader.fps, "independent": independent}
+        result = AUResult(self.aus, metadata, files=files)
+        frames: Iterable[Frame] = reader
+        if self._progress:
+            frames = tqdm(reader, total=reader.frame_count, unit="frame", desc=Path(reader.name).name)
+        camera = reader.kind == "camera"
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(reader)
+                writer = stack.enter_context(open_writer(save, self.aus, metadata, files)) if save else None
+                video = stack.enter_context(OverlayWriter(overlay, reader.fps)) if overlay else None
+                pairs = self._rows(
+                    _until(frames, seconds), keep=video is not None, independent=independent,
+                    batch_size=1 if camera else None,
+                )  # fmt: skip
+                try:
+                    for frame, rows in pairs:
+                        result.extend(rows)
+                        if writer is not None:
+                            writer.write(rows)
+                        if video is not None:
+                            video.write(frame.rgb, rows)
+                except KeyboardInterrupt:
+                    if not camera:
+                        raise
+                finally:
+                    result.failures.extend(reader.failures)
+                    result.warnings.extend(reader.warnings)
+                    if writer is not None:
+                        writer.metadata["failures"] = [dataclasses.asdict(failure) for failure in reader.failures]
+                        writer.metadata["warnings"] = list(reader.warnings)
+        except PyfauError as error:
+            error.partial_result = result
+            raise
+        return result
+
+    @torch.inference_mode()
+    def _rows(
+        self,
+        frames: Iterable[Frame],
+        *,
+        keep: bool = False,
+        independent: bool = False,
+        batch_size: int | None = None,
+    ) -> Generator[tuple[Frame, list[AURow]], None, None]:
+        """Frames with their final rows, in order. Their pictures are kept only if asked for.
+
+        If the source fails, the rows of the frames before are given out before its error goes on.
+        """
+        pipeline = _Pipeline(self, keep, independent)
+        error: Exception | None = None
+        chunk: list[Frame] = []
+        source = iter(frames)
+        while True:
+            try:
+                frame = next(source, None)
+            except Exception as failure:
+                error, frame = failure, None
+            if frame is not None:
+                chunk.append(frame)
+            if chunk and (frame is None or len(chunk) >= (batch_size or self._batch_size)):
+                yield from pipeline.push(chunk)
+                chunk = []
+            if frame is None:
+                break
+        yield from pipeline.finish()
+        if error is not None:
+            raise error
+
+
+class AUStream:
+    """Frames one by one, rows as they become final: 7 frames late. Made by `AUDetector.stream`."""
+
+    def __init__(self, detector: AUDetector, fps: float | None) -> None:
+        if fps is not None and not 0 < fps < math.inf:
+            raise OptionError(f"fps must be a positive number, got {fps!r}")
+        self._detector = detector
+        self._fps = fps
+        self.reset()
+
+    def push(self, frame: Any, time_s: float | None = None) -> list[AURow]:
+        """Take the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB; grey, RGBA, 16 bit and floats in [0, 1] are converted.
+            time_s: Its time in seconds; by default it follows from fps.
+
+        Returns:
+            The rows that became final, in order; often of an earlier frame, often none.
+
+        Raises:
+            InputError: The frame is not a picture. The stream goes on as if it had not been pushed.
+        """
+        rgb = check_frame(frame)
+        if time_s is None:
+            time_s = self._count / self._fps if self._fps else math.nan
+        chunk = [Frame(self._count, time_s, rgb)]
+        self._count += 1
+        with torch.inference_mode():
+            return _flat(self._pipeline.push(chunk))
+
+    def flush(self) -> list[AURow]:
+        """End all tracks and return the rows that were still open. Frames may be pushed afterwards, as after a cut."""
+        with torch.inference_mode():
+            return _flat(self._pipeline.finish())
+
+    def reset(self) -> None:
+        """Forget everything; the next frame is frame 0."""
+        self._pipeline = _Pipeline(self._detector, keep=False, independent=False)
+        self._count = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A face in a frame that waits for its scores."""
+
+    tracked: TrackedFace
+    scores: FloatArray | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    """A frame whose rows are not final yet."""
+
+    frame: Frame
+    slots: list[_Slot]
+
+
+@dataclass(slots=True)
+class _Run:
+    """Consecutive frames of one track within a chunk: faces, or a gap."""
+
+    slots: list[_Slot]
+    crops: list[int]
+    gap: int = 0
+
+
+class _Pipeline:
+    """Tracking, encoding and windows of one sequence, a chunk of frames at a time."""
+
+    def __init__(self, detector: AUDetector, keep: bool, independent: bool) -> None:
+        self._detector = detector
+        self._model = detector.model
+        self._keep = keep
+        self._independent = independent
+        self._tracker = FaceTracker(detector._aligner, detector._detect_every, detector._max_faces, detector._max_gap)
+        self._windows: dict[int, Window[_Slot]] = {}
+        self._open: deque[_Open] = deque()
+        self._shape: tuple[int, ...] | None = None
+
+    def push(self, frames: list[Frame]) -> list[tuple[Frame, list[AURow]]]:
+        """Take frames and return those that became final."""
+        runs: dict[int, list[_Run]] = {}
+        crops: list[UInt8Array] = []
+        ended: list[int] = []
+        config = self._model.config
+        for frame in frames:
+            if self._independent or (self._shape is not None and frame.rgb.shape != self._shape):
+                ended += self._tracker.reset()  # pictures of another size are another scene
+            self._shape = frame.rgb.shape
+            update = self._tracker.update(frame.rgb)
+            ended += update.ended
+            for face_id in update.missed:
+                parts = runs.setdefault(face_id, [])
+                if not parts or not parts[-1].gap:
+                    parts.append(_Run([], []))
+                parts[-1].gap += 1
+            slots = [_Slot(tracked) for tracked in update.faces]
+            for slot in slots:
+                parts = runs.setdefault(slot.tracked.face_id, [])
+                if not parts or parts[-1].gap:
+                    parts.append(_Run([], []))
+                parts[-1].slots.append(slot)
+                parts[-1].crops.append(len(crops))
+                crops.append(crop_face(frame.rgb, slot.tracked.face.landmarks, config.template, config.input_size))
+            if not self._keep:
+                frame = Frame(frame.index, frame.time_s, _NO_PICTURE, frame.file)
+            self._open.append(_Open(frame, slots))
+        features = self._encode(crops)
+        for face_id, parts in runs.items():
+            if face_id not in self._windows:
+                self._windows[face_id] = make_window(self._detector._window, self._model)
+            window = self._windows[face_id]
+            for part in parts:
+                if part.gap:
+                    self._fill(window.bridge(part.gap))
+                else:
+                    assert features is not None
+                    index = torch.tensor(part.crops, device=self._model.device)
+                    self._fill(window.push(features[index], part.slots))
+        for face_id in ended:
+            if face_id in self._windows:
+                self._fill(self._windows.pop(face_id).finish())
+        return self._final()
+
+    def finish(self) -> list[tuple[Frame, list[AURow]]]:
+        """End every track and return all frames that are left."""
+        self._tracker.reset()
+        for window in self._windows.values():
+            self._fill(window.finish())
+        self._windows.clear()
+        return self._final()
+
+    def _encode(self, crops: list[UInt8Array]) -> FrameFeatures | None:
+        size = self._detector._batch_size
+        parts = [
+            self._model.encode(self._model.preprocess(np.stack(crops[i : i + size])))
+            for i in range(0, len(crops), size)
+        ]
+        return FrameFeatures.cat(parts) if parts else None
+
+    @staticmethod
+    def _fill(scored: list[tuple[_Slot, FloatArray]]) -> None:
+        for slot, scores in scored:
+            slot.scores = scores
+
+    def _final(self) -> list[tuple[Frame, list[AURow]]]:
+        done = []
+        while self._open and all(slot.scores is not None for slot in self._open[0].slots):
+            opened = self._open.popleft()
+            done.append((opened.frame, self._make_rows(opened)))
+        return done
+
+    def _make_rows(self, opened: _Open) -> list[AURow]:
+        aus, thresholds = self._detector.aus, self._detector.thresholds
+        frame = opened.frame
+
+        def row(tracked: TrackedFace | None, scores: FloatArray) -> AURow:
+            return AURow(
+                frame=frame.index,
+                time_s=frame.time_s,
+                face_id=tracked.face_id if tracked else None,
+                success=tracked is not None,
+                confidence=tracked.face.confidence if tracked else 0.0,
+                box_xyxy=tracked.face.box_xyxy if tracked else _NO_BOX,
+                landmarks=tracked.face.landmarks if tracked else _NO_LANDMARKS,
+                scores=scores,
+                active=scores >= thresholds,  # False for NaN
+                aus=aus,
+                file=frame.file,
+            )
+
+        if not opened.slots:
+            return [row(None, np.full(len(aus), np.nan, np.float32))]
+        return [row(slot.tracked, slot.scores) for slot in opened.slots if slot.scores is not None]
+
+
+def _flat(pairs: list[tuple[Frame, list[AURow]]]) -> list[AURow]:
+    return [row for _, rows in pairs for row in rows]
+
+
+def _until(frames: Iterable[Frame], seconds: float | None) -> Iterator[Frame]:
+    for frame in frames:
+        if seconds is not None and frame.time_s > seconds:
+            return
+        yield frame
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return number
+
+
+def _thresholds(option: Threshold | None, aus: tuple[str, ...], own: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    thresholds = dict(zip(aus, own, strict=True))
+    if isinstance(option, Mapping):
+        for key, value in option.items():
+            au = f"AU{key:02d}" if isinstance(key, int) else key
+            if au not in thresholds:
+                raise OptionError(f"threshold for {key!r}: the model scores {', '.join(aus)}")
+            thresholds[au] = value
+    elif option is not None:
+        thresholds = dict.fromkeys(aus, option)
+    for au, value in thresholds.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+            raise OptionError(f"threshold of {au} must be a number in [0, 1], got {value!r}")
+    return np.array(list(thresholds.values()), np.float32)

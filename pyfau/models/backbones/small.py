@@ -1,0 +1,61 @@
+"""The backbone of the bundled model: a small residual network for 112 px crops with MDHR's four scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(F, C, H, W) -> (F, outputs, H / stride, W / stride)."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class SmallNet(nn.Module):
+    """A strided stem and four stages at 56, 28, 14 and 7 rows and columns.
+
+    Args:
+        widths: Channels of the four stages.
+        blocks: Residual blocks of the four stages.
+    """
+
+    def __init__(self, widths: Sequence[int] = (24, 48, 96, 192), blocks: Sequence[int] = (1, 2, 2, 2)) -> None:
+        super().__init__()
+        self.scale_channels = cast(tuple[int, int, int, int], tuple(widths))
+        self.static_channels = widths[-1]
+        self.stem = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(widths[0])
+        inputs = widths[0]
+        self.stages = nn.ModuleList()
+        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            layers = []
+            for block in range(count):
+                layers.append(BasicBlock(inputs, width, 2 if stage and block == 0 else 1))
+                inputs = width
+            self.stages.append(nn.Sequential(*layers))
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """See `pyfau.models.backbones.Backbone`; x is (F, 3, 112, 112)."""
+        x = F.relu(self.stem_bn(self.stem(x)))
+        scales = []
+        for stage in self.stages:
+            x = stage(x)
+            scales.append(x)
+        return scales, x.flatten(2).transpose(1, 2)

@@ -1,0 +1,338 @@
+"""MDHR in two stages: `encode` sees one frame at a time, `relate` sees the window.
+
+Wang et al., "Multi-scale Dynamic and Hierarchical Relationship Modeling for Facial Action Units Recognition",
+CVPR 2024. Everything heavy depends on one frame alone: the convolution of a difference is the difference of the
+convolutions, so the four difference projections are taken per frame, without their bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyfau.errors import InputError
+from pyfau.models.backbones import build_backbone
+from pyfau.models.config import GRID, MDHRConfig
+from pyfau.types import UInt8Array
+
+TOKENS = GRID * GRID
+POOL = 10  # differences averaged: d = t - 5 .. t + 4
+TCN_KERNEL = 5
+CONTEXT = POOL // 2 + TCN_KERNEL // 2  # a score depends on 7 frames before and 7 after its own
+SCALE_WEIGHT_CHANNELS = 16
+_KERNELS = (8, 4, 2, 1)
+
+Context = Literal["clip", "inner"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFeatures:
+    """What `encode` keeps of each frame. Leading axes are free: (F, ...) frames or (B, T, ...) windows.
+
+    Attributes:
+        static: (..., 49, D) tokens of the frame itself.
+        dynamic: (..., 4, 49, C) the four difference projections, without bias.
+    """
+
+    static: Tensor
+    dynamic: Tensor
+
+    def __len__(self) -> int:
+        return self.static.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> FrameFeatures:
+        """Some of the frames, along the first axis."""
+        return FrameFeatures(self.static[index], self.dynamic[index])
+
+    def unflatten(self, windows: int, frames: int) -> FrameFeatures:
+        """(B * T, ...) -> (B, T, ...)."""
+        shape = (windows, frames)
+        return FrameFeatures(self.static.unflatten(0, shape), self.dynamic.unflatten(0, shape))
+
+    @staticmethod
+    def cat(parts: Sequence[FrameFeatures]) -> FrameFeatures:
+        """Join along the first axis."""
+        return FrameFeatures(torch.cat([p.static for p in parts]), torch.cat([p.dynamic for p in parts]))
+
+
+class ChannelNorm(nn.BatchNorm1d):
+    """Batch norm over the last axis of a tensor of any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> the same shape."""
+        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+
+class LinearBlock(nn.Module):
+    """Linear layer, batch norm over channels, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(inputs, outputs), ChannelNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return F.relu(self.norm(self.linear(x)))
+
+
+class PatchProjection(nn.Module):
+    """A convolution whose stride is its kernel, as one matrix product over patches; the bias is added later."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        conv = nn.Conv2d(inputs, outputs, kernel)  # for its usual initialisation
+        self.weight, self.bias = nn.Parameter(conv.weight.detach()), nn.Parameter(conv.bias.detach())  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(F, C, 7 k, 7 k) -> (F, 49, outputs)."""
+        k = self.kernel
+        patches = x.unflatten(3, (GRID, k)).unflatten(2, (GRID, k)).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(patches.reshape(len(x), TOKENS, -1), self.weight.flatten(1))
+
+
+class FacialDynamics(nn.Module):
+    """Multi-scale facial dynamics (MFD): what changed around each frame, at four scales."""
+
+    def __init__(self, config: MDHRConfig, scale_channels: Sequence[int]) -> None:
+        super().__init__()
+        channels = config.dynamic_channels
+        self.projections = nn.ModuleList(
+            PatchProjection(c, channels, k) for c, k in zip(scale_channels, _KERNELS, strict=True)
+        )
+        self.norms = nn.ModuleList(ChannelNorm(channels) for _ in _KERNELS)
+        self.weight_blocks = nn.ModuleList(LinearBlock(channels, SCALE_WEIGHT_CHANNELS) for _ in _KERNELS)
+        self.weight = nn.Linear(len(_KERNELS) * SCALE_WEIGHT_CHANNELS, len(_KERNELS))
+        self.output = LinearBlock(channels, config.width)
+
+    def encode(self, scales: Sequence[Tensor]) -> Tensor:
+        """Four maps (F, C_i, H_i, W_i) -> (F, 4, 49, C)."""
+        return torch.stack([p(x) for p, x in zip(self.projections, scales, strict=True)], dim=1)
+
+    def forward(self, dynamic: Tensor, context: Context) -> Tensor:
+        """(B, T, 4, 49, C) -> (B, T or T - 10, 49, D)."""
+        pooled = []
+        for i, (projection, norm) in enumerate(zip(self.projections, self.norms, strict=True)):
+            frames = dynamic[:, :, i]
+            bias: Tensor = projection.bias  # type: ignore[assignment]
+            # A single frame has no differences, and batch norm takes no empty batch.
+            change = F.relu(norm(frames.diff(dim=1) + bias)) if frames.shape[1] > 1 else frames[:, :0]
+            if context == "clip":
+                change = F.pad(change, (0, 0, 0, 0, POOL // 2, POOL // 2))
+            # The sum of ten neighbours from sums of two, four and eight.
+            two = change[:, :-1] + change[:, 1:]
+            four = two[:, :-2] + two[:, 2:]
+            eight = four[:, :-4] + four[:, 4:]
+            pooled.append((eight[:, :-2] + two[:, 8:]) / POOL)
+        hints = [block(x) for block, x in zip(self.weight_blocks, pooled, strict=True)]
+        weights = self.weight(torch.cat(hints, dim=-1)).softmax(dim=-1)  # (B, T, 49, 4)
+        mixed = sum(weights[..., i, None] * x for i, x in enumerate(pooled))
+        out: Tensor = self.output(mixed)
+        return out
+
+
+class RegionRelations(nn.Module):
+    """Local relationship modelling (LRM) of one region: which of its action units go together."""
+
+    def __init__(self, config: MDHRConfig, index: int) -> None:
+        super().__init__()
+        region, width = config.regions[index], config.width
+        self.rows = slice(*region.rows)
+        self.aus = len(region.aus)
+        self.projection = LinearBlock(width, width) if config.project_regions else nn.Identity()
+        self.head = nn.Linear(width, 2**self.aus)
+        self.au_blocks = LinearBlock(width, self.aus * width)  # one block an AU, end to end
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(F, 49, D) -> AU features (F, n, D) in group order, region logits (F, 2^n)."""
+        own = tokens.unflatten(1, (GRID, GRID))[:, self.rows].flatten(1, 2)
+        own = self.projection(own)
+        features = self.au_blocks(own).mean(dim=1).unflatten(1, (self.aus, -1))
+        return features, self.head(own.mean(dim=1))
+
+
+class CrossRegionRelations(nn.Module):
+    """Cross-region relationship modelling (CRM): active action units of other regions inform each one."""
+
+    other_group: Tensor
+    own: Tensor
+    order: Tensor
+
+    def __init__(self, config: MDHRConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.linear = nn.Linear(width, width, bias=False)
+        self.receiver = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, width))[0])
+        self.neighbour = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, width))[0])
+        self.bias = nn.Parameter(torch.zeros(width))
+        group = torch.tensor([next(g for g, r in enumerate(config.regions) if au in r.aus) for au in config.aus])
+        self.register_buffer("other_group", group[:, None] != group[None, :], persistent=False)
+        self.register_buffer("own", torch.eye(len(config.aus), dtype=torch.bool), persistent=False)
+        self.register_buffer("order", torch.tensor(config.group_order), persistent=False)
+
+    def active(self, logits: Sequence[Tensor]) -> Tensor:
+        """Region logits (F, 2^n) each -> (F, N) bool: the AUs that the most likely class of each region names."""
+        bits = []
+        for region in logits:
+            count = region.shape[-1].bit_length() - 1
+            shifts = torch.arange(count - 1, -1, -1, device=region.device)
+            bits.append(region.argmax(dim=-1, keepdim=True) >> shifts & 1)
+        return torch.cat(bits, dim=-1)[:, self.order].bool()
+
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:
+        """(F, N, D), (F, N) -> (F, N, D)."""
+        h = self.linear(x)
+        score = F.leaky_relu((h @ self.receiver)[:, :, None] + (h @ self.neighbour)[:, None, :], 0.2)
+        edges = self.other_group & active[:, None, :] | self.own
+        attention = score.masked_fill(~edges, -torch.inf).softmax(dim=-1)
+        return F.elu(attention @ h + x + self.bias)
+
+
+class TemporalConvolution(nn.Module):
+    """Individual temporal modelling (TCN): a depth-wise convolution over time for every action unit."""
+
+    def __init__(self, config: MDHRConfig) -> None:
+        super().__init__()
+        bound = TCN_KERNEL**-0.5
+        shape = (len(config.aus), config.width)
+        self.weight = nn.Parameter(torch.empty(TCN_KERNEL, *shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.norm = nn.BatchNorm1d(len(config.aus))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """(B, T, N, D) -> (B, T or T - 4, N, D)."""
+        if context == "clip":
+            x = F.pad(x, (0, 0, 0, 0, TCN_KERNEL // 2, TCN_KERNEL // 2))
+        frames = x.shape[1] - TCN_KERNEL + 1
+        y = self.bias + sum(x[:, k : k + frames] * w for k, w in enumerate(self.weight))
+        return F.relu(self.norm(y.flatten(0, 1))).view(y.shape)
+
+
+class MDHR(nn.Module):
+    """Multi-scale dynamic and hierarchical relationship network (MDHR).
+
+    `encode` and `relate` are the two stages; calling the network does both on clips, as in the paper.
+
+    Attributes:
+        config: What this network is.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: MDHRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config)
+        self.static = LinearBlock(self.backbone.static_channels, config.width)
+        self.dynamics = FacialDynamics(config, self.backbone.scale_channels)
+        self.regions = nn.ModuleList(RegionRelations(config, i) for i in range(len(config.regions)))
+        self.cross_region = CrossRegionRelations(config)
+        self.temporal = TemporalConvolution(config)
+        self.classifier = nn.Parameter(nn.init.xavier_uniform_(torch.empty(len(config.aus), config.width)))
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1) * 255, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.classifier.device
+
+    def preprocess(self, crops: UInt8Array | Tensor) -> Tensor:
+        """Normalise face crops.
+
+        Args:
+            crops: (..., S, S, 3) uint8, RGB, an array or a tensor, with S the model's input size.
+
+        Returns:
+            (..., 3, S, S) float32 on the model's device.
+
+        Raises:
+            InputError: Another dtype or shape.
+        """
+        x = torch.from_numpy(np.ascontiguousarray(crops)) if isinstance(crops, np.ndarray) else crops
+        size = self.config.input_size
+        if x.dtype != torch.uint8 or x.ndim < 3 or tuple(x.shape[-3:]) != (size, size, 3):
+            raise InputError(f"expected uint8 crops (..., {size}, {size}, 3), got {x.dtype} {tuple(x.shape)}")
+        return (x.to(self.device).movedim(-1, -3).float() - self.mean) / self.std
+
+    def encode(self, x: Tensor) -> FrameFeatures:
+        """Everything that depends on one frame.
+
+        Args:
+            x: (F, 3, S, S) float32, normalised as by `preprocess`.
+
+        Returns:
+            Features of the F frames.
+
+        Raises:
+            InputError: Another shape or dtype.
+        """
+        self._check(x, 4, "(F, 3, {size}, {size})")
+        scales, tokens = self.backbone(x)
+        return FrameFeatures(self.static(tokens), self.dynamics.encode(scales))
+
+    def relate(self, features: FrameFeatures, context: Context = "clip") -> Tensor:
+        """Everything that sees the window.
+
+        Args:
+            features: (B, T, ...) features of T consecutive frames.
+            context: "clip" takes the window for all there is and pads with zeros, as the paper does with its clips;
+                "inner" scores only frames whose whole context of 7 frames either side is in the window.
+
+        Returns:
+            (B, T, N) scores in [0, 1], or (B, T - 14, N) for "inner".
+
+        Raises:
+            InputError: An "inner" window of fewer than 15 frames, or features without a window axis.
+        """
+        return self.relate_regions(features, context)[0]
+
+    def relate_regions(self, features: FrameFeatures, context: Context = "clip") -> tuple[Tensor, list[Tensor]]:
+        """As `relate`, with the region logits beside the scores.
+
+        Returns:
+            Scores as `relate` gives them, and for each region (B, T, 2^n) logits over the combinations of its AUs, for
+            the frames t - 2 .. t + 2 of every score: (B, T - 10, 2^n) for "inner".
+        """
+        if features.static.ndim != 4:
+            raise InputError(f"expected features of windows (B, T, ...), got static {tuple(features.static.shape)}")
+        windows, frames = features.static.shape[:2]
+        if context == "inner" and frames <= 2 * CONTEXT:
+            raise InputError(f"an inner window needs at least {2 * CONTEXT + 1} frames, got {frames}")
+        tokens = self.dynamics(features.dynamic, context)
+        skip = (frames - tokens.shape[1]) // 2
+        tokens = (tokens + features.static[:, skip : frames - skip]).flatten(0, 1)
+        parts, logits = zip(*(region(tokens) for region in self.regions), strict=True)
+        units = torch.cat(parts, dim=1)[:, self.cross_region.order]  # (F, N, D), AUs ascending
+        units = self.cross_region(units, self.cross_region.active(logits))
+        units = self.temporal(units.unflatten(0, (windows, -1)), context)
+        scores = (F.normalize(units, dim=-1) * F.normalize(F.relu(self.classifier), dim=-1)).sum(dim=-1)
+        return scores.clamp(0.0, 1.0), [x.unflatten(0, (windows, -1)) for x in logits]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score clips, each a window of its own.
+
+        Args:
+            x: (B, T, 3, S, S) float32, normalised as by `preprocess`.
+
+        Returns:
+            (B, T, N) scores in [0, 1].
+
+        Raises:
+            InputError: Another shape or dtype.
+        """
+        self._check(x, 5, "(B, T, 3, {size}, {size})")
+        return self.relate(self.encode(x.flatten(0, 1)).unflatten(*x.shape[:2]))
+
+    def _check(self, x: Tensor, ndim: int, expected: str) -> None:
+        size = self.config.input_size
+        if x.ndim != ndim or tuple(x.shape[-3:]) != (3, size, size) or not x.is_floating_point() or 0 in x.shape:
+            shape = expected.format(size=size)
+            raise InputError(f"expected normalised float frames {shape}, got {x.dtype} {tuple(x.shape)}")

@@ -1,0 +1,556 @@
+"""The rows of one input: kept in memory, turned into a DataFrame, written to and read from CSV and Parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyfau.errors import DependencyError, InputError, OptionError
+from pyfau.types import AURow, Failure, FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from typing_extensions import Self
+
+
+StrPath = str | os.PathLike[str]
+
+_BOX = ("x1", "y1", "x2", "y2")
+_ROW_GROUP = 16384
+
+
+class AUResult:
+    """The rows of one input, one per face and frame, and one per frame without a face.
+
+    A score is occurrence in [0, 1]: how surely the action unit is present. It is NOT its intensity.
+
+    A result behaves as a sequence of `AURow`. Rows are stored by column, in about 200 bytes each.
+
+    Args:
+        aus: The N column names of the scores, for example "AU12".
+        metadata: What made the rows (source, model, versions ...); must be expressible in JSON to be written.
+        files: Whether the input was picture files, so that tables get a column `file`.
+
+    Attributes:
+        warnings: What went wrong without stopping the work, in words.
+        failures: Inputs that could not be read; each has a `source` and an `error`.
+    """
+
+    def __init__(self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> None:
+        self.warnings: list[str] = []
+        self.failures: list[Failure] = []
+        self._aus = tuple(aus)
+        self._metadata = dict(metadata)
+        self._with_file = files
+        self._files: list[str | None] = []
+        n = len(self._aus)
+        # As in AURow; face_id is -1 without a face.
+        fields: list[Any] = [
+            ("frame", "i8"),
+            ("time_s", "f8"),
+            ("face_id", "i8"),
+            ("success", "?"),
+            ("confidence", "f8"),
+        ]
+        fields += [("box", "f4", 4), ("landmarks", "f4", (5, 2)), ("scores", "f4", (n,)), ("active", "?", (n,))]
+        self._table = np.empty(0, np.dtype(fields, align=True))
+        self._count = 0
+
+    def append(self, row: AURow) -> None:
+        """Add a row.
+
+        Raises:
+            InputError: The row scores other action units than this result.
+        """
+        _check_aus(row, self._aus)
+        if self._count == len(self._table):
+            self._reserve(max(256, self._count + self._count // 4))
+        face_id = -1 if row.face_id is None else row.face_id
+        arrays = (row.box_xyxy, row.landmarks, row.scores, row.active)
+        self._table[self._count] = (row.frame, row.time_s, face_id, row.success, row.confidence, *arrays)
+        self._files.append(row.file)
+        self._count += 1
+
+    def extend(self, rows: Iterable[AURow]) -> None:
+        """Add rows; see `append`."""
+        for row in rows:
+            self.append(row)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> AURow:
+        i = operator.index(index)
+        i += self._count if i < 0 else 0
+        if not 0 <= i < self._count:
+            raise IndexError(f"row {index} of {self._count}")
+        frame, time_s, face_id, success, confidence, *arrays = self._table[i].item()
+        box, landmarks, scores, active = (array.copy() for array in arrays)
+        face_id = None if face_id < 0 else face_id
+        rest = (box, landmarks, scores, active, self._aus, self._files[i])
+        return AURow(frame, time_s, face_id, success, confidence, *rest)
+
+    def __iter__(self) -> Iterator[AURow]:
+        return (self[i] for i in range(self._count))
+
+    def __repr__(self) -> str:
+        ids = self._column("face_id")
+        counts = [(self._count, "row"), (len(np.unique(ids[ids >= 0])), "face"), (len(self._aus), "AU")]
+        parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
+        if self._metadata.get("source") is not None:
+            source = str(self._metadata["source"])
+            parts.append(Path(source).name or source)
+        return f"AUResult({', '.join(parts)})"
+
+    @property
+    def aus(self) -> tuple[str, ...]:
+        """The N column names of the scores."""
+        return self._aus
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What made the rows. The dict itself: changes are kept."""
+        return self._metadata
+
+    @property
+    def scores(self) -> FloatArray:
+        """(R, N) float32 occurrence scores in [0, 1], NaN without a face; a read-only view."""
+        return self._column("scores")
+
+    @property
+    def frames(self) -> npt.NDArray[np.int64]:
+        """(R,) int64, the frame of each row; a read-only view."""
+        return self._column("frame")
+
+    @property
+    def face_ids(self) -> list[int | None]:
+        """The face of each row, R in all; None for a frame without a face."""
+        return [None if face_id < 0 else face_id for face_id in self._column("face_id").tolist()]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, without the text of file names."""
+        return self._table.nbytes + 8 * self._count
+
+    def strongest(self, n: int = 5) -> list[tuple[str, float]]:
+        """The `n` action units with the highest mean score over all rows with a face, highest first."""
+        success = self._column("success")
+        if not success.any():
+            return []
+        means = self.scores[success].mean(axis=0, dtype=np.float64)
+        return [(self._aus[i], float(means[i])) for i in np.argsort(-means, kind="stable")[: max(n, 0)]]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The rows as a table, with the metadata in `attrs["pyfau"]`.
+
+        Returns:
+            Columns frame, time_s, face_id, success, confidence, x1, y1, x2, y2, a score for each action unit ("AU01",
+            float), whether it is active ("AU01_c", 0 or 1), and, for picture files, file. Whole numbers that can be
+            missing are Int64, other numbers float64 with NaN where there is none.
+        """
+        import pandas as pd
+
+        def integers(values: npt.NDArray[Any], missing: npt.NDArray[np.bool_]) -> Any:
+            return pd.arrays.IntegerArray(values.astype(np.int64), missing.copy())
+
+        success, face_id = self._column("success"), self._column("face_id")
+        box, scores, active = (self._column(name) for name in ("box", "scores", "active"))
+        columns: dict[str, Any] = {
+            "frame": self._column("frame").copy(),
+            "time_s": self._column("time_s").copy(),
+            "face_id": integers(face_id, face_id < 0),
+            "success": success.astype(np.int64),
+            "confidence": self._column("confidence").copy(),
+        }
+        columns |= {name: box[:, i].astype(np.float64) for i, name in enumerate(_BOX)}
+        columns |= {au: scores[:, i].astype(np.float64) for i, au in enumerate(self._aus)}
+        columns |= {f"{au}_c": integers(active[:, i], ~success) for i, au in enumerate(self._aus)}
+        if self._with_file:
+            columns["file"] = pd.array([file and _escaped(file).decode() for file in self._files], dtype="string")
+        table: pd.DataFrame = pd.DataFrame(columns)
+        table.attrs["pyfau"] = dict(self._metadata)
+        return table
+
+    def to_csv(self, path: StrPath) -> Path:
+        """Write a CSV file, and the metadata beside it in JSON; see `CSVWriter`."""
+        return self._write(CSVWriter(path, self._aus, self._record(), self._with_file))
+
+    def to_parquet(self, path: StrPath) -> Path:
+        """Write a Parquet file that holds the metadata too; see `ParquetWriter`."""
+        return self._write(ParquetWriter(path, self._aus, self._record(), self._with_file))
+
+    @classmethod
+    def read_csv(cls, path: StrPath) -> Self:
+        """Read what `to_csv` or a `CSVWriter` wrote. Landmarks are not stored, and come back as NaN.
+
+        If the run that wrote the file did not finish, that is said in `warnings`, and a torn last line is dropped.
+
+        Raises:
+            InputError: There is no such file, or it is not of this kind.
+        """
+        import io
+
+        import pandas as pd
+
+        path = Path(path)
+        record = _read_record(path)
+        try:
+            data = path.read_bytes()
+            if record.get("complete") is False:
+                data = data[: data.rfind(b"\n") + 1]
+            columns = pd.read_csv(io.BytesIO(data), nrows=0, encoding="utf-8-sig").columns
+            types: dict[Any, Any] = {name: str if name == "file" else np.float64 for name in columns}
+            table = pd.read_csv(
+                io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {error}") from None
+        return cls._from_dataframe(table, record, path)
+
+    @classmethod
+    def read_parquet(cls, path: StrPath) -> Self:
+        """Read what `to_parquet` or a `ParquetWriter` wrote. Landmarks are not stored, and come back as NaN.
+
+        Raises:
+            InputError: There is no such file, or it is not of this kind.
+            DependencyError: pyarrow is not installed.
+        """
+        pa, pq = _pyarrow()
+        path = Path(path)
+        try:
+            table = pq.read_table(path).to_pandas()
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(f"cannot read {path}: {error}") from None
+        return cls._from_dataframe(table, _read_record(path), path)
+
+    @classmethod
+    def _from_dataframe(cls, table: pd.DataFrame, record: dict[str, Any], path: Path) -> Self:
+        aus = [name for name in table.columns if f"{name}_c" in table.columns]
+        missing = {"frame", "time_s", "face_id", "success", "confidence", *_BOX} - set(table.columns)
+        if missing:
+            raise InputError(f"{path} was not written by pyfau: there is no column {', '.join(sorted(missing))}")
+        complete = record.pop("complete", True)
+        warnings, failures = record.pop("warnings", []), record.pop("failures", [])
+        result = cls(aus, record, "file" in table.columns)
+        result.warnings += warnings
+        if failures:
+            result.failures += [Failure(failure["source"], failure["error"]) for failure in failures]
+        if not complete:
+            result.warnings.append(f"{path} is incomplete: the run that wrote it did not finish")
+        result._reserve(len(table))
+        rows = result._table
+        for name in ("frame", "time_s", "success", "confidence"):
+            rows[name] = table[name].to_numpy()
+        rows["face_id"] = table["face_id"].fillna(-1).to_numpy()
+        rows["box"] = table[list(_BOX)].to_numpy(np.float32)
+        rows["landmarks"] = np.nan
+        if aus:
+            rows["scores"] = table[aus].to_numpy(np.float32)
+            rows["active"] = table[[f"{au}_c" for au in aus]].fillna(0).to_numpy(np.float64) != 0
+        files = table["file"].tolist() if "file" in table.columns else [None] * len(table)
+        result._files = [file if isinstance(file, str) else None for file in files]
+        result._count = len(table)
+        return result
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        view = self._table[name][: self._count]
+        view.flags.writeable = False
+        return view
+
+    def _reserve(self, rows: int) -> None:
+        # A new array, because views of the old one may be held outside.
+        grown = np.empty(rows, self._table.dtype)
+        grown[: self._count] = self._table[: self._count]
+        self._table = grown
+
+    def _record(self) -> dict[str, Any]:
+        record = dict(self._metadata)
+        if self.warnings:
+            record["warnings"] = list(self.warnings)
+        if self.failures:
+            record["failures"] = [{"source": f.source, "error": str(f.error)} for f in self.failures]
+        return record
+
+    def _write(self, writer: ResultWriter) -> Path:
+        rows = iter(self)
+        with writer:
+            while some := list(islice(rows, 4096)):
+                writer.write(some)
+        return writer.path
+
+
+class ResultWriter(ABC):
+    """Writes rows to a file while the work runs: a context manager.
+
+    Leaving the `with` block by an exception keeps the rows written so far, and marks the file as incomplete.
+
+    Args:
+        path: The file to write; folders on the way are created, an existing file is replaced.
+        aus: The N column names of the scores.
+        metadata: What made the rows; must be expressible in JSON.
+        files: Whether to write a column `file`.
+
+    Attributes:
+        path: The file.
+        metadata: A copy of `metadata`, which may be added to until `close`.
+
+    Raises:
+        OptionError: The file cannot be written.
+    """
+
+    def __init__(self, path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> None:
+        self.path = Path(path)
+        self.metadata = dict(metadata)
+        self._aus = tuple(aus)
+        self._with_file = files
+        self._closed = False
+        with _writing(self.path):
+            if self.path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+
+    def write(self, rows: Iterable[AURow]) -> None:
+        """Add rows.
+
+        Raises:
+            InputError: A row scores other action units than this file.
+            OptionError: The file cannot be written, for example because the disk is full.
+        """
+        rows = list(rows)
+        for row in rows:
+            _check_aus(row, self._aus)
+        if self._closed:
+            raise OptionError(f"cannot write {self.path}: it is closed")
+        with _writing(self.path):
+            self._write(rows)
+
+    def close(self, complete: bool = True) -> None:
+        """Finish the file. Calling it again does nothing.
+
+        Args:
+            complete: False notes that rows are missing; see `is_complete`.
+        """
+        if not self._closed:
+            self._closed = True
+            with _writing(self.path):
+                self._close(_plain({**self.metadata, "complete": complete}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(complete=kind is None)
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _write(self, rows: list[AURow]) -> None: ...
+
+    @abstractmethod
+    def _close(self, record: dict[str, Any]) -> None: ...
+
+
+class CSVWriter(ResultWriter):
+    """Writes CSV: UTF-8, "\\n" line ends, empty fields for what is missing.
+
+    Every `write` reaches the file at once and in whole lines, so that a run that is killed leaves a valid file. The
+    metadata goes to a second file, the path + ".json", with "complete": false until `close`.
+    """
+
+    def _open(self) -> None:
+        # In this order the file beside never calls an unfinished file complete.
+        _write_json(_sidecar(self.path), _plain({**self.metadata, "complete": False}))
+        self._file = self.path.open("wb")
+        names = ["frame", "time_s", "face_id", "success", "confidence", *_BOX, *self._aus]
+        names += [f"{au}_c" for au in self._aus] + (["file"] if self._with_file else [])
+        self._put([",".join(names)])
+
+    def _write(self, rows: list[AURow]) -> None:
+        self._put([self._line(row) for row in rows])
+
+    def _close(self, record: dict[str, Any]) -> None:
+        self._file.close()
+        _write_json(_sidecar(self.path), record)
+
+    def _put(self, lines: list[str]) -> None:
+        if lines:
+            self._file.write(_escaped("\n".join(lines) + "\n"))
+            self._file.flush()
+
+    def _line(self, row: AURow) -> str:
+        fields = [
+            str(row.frame),
+            _decimal(row.time_s, 6),
+            "" if row.face_id is None else str(row.face_id),
+            "1" if row.success else "0",
+            _decimal(row.confidence, 6),
+        ]
+        fields += [_decimal(value, 3) for value in row.box_xyxy.tolist()]
+        fields += [_decimal(value, 6) for value in row.scores.tolist()]
+        fields += ["1" if value else "0" for value in row.active.tolist()] if row.success else [""] * len(self._aus)
+        if self._with_file:
+            file = row.file or ""
+            # As the csv module quotes; before Python 3.13 it leaves a bare "\r" unquoted.
+            fields.append('"' + file.replace('"', '""') + '"' if any(c in file for c in ',"\r\n') else file)
+        return ",".join(fields)
+
+
+class ParquetWriter(ResultWriter):
+    """Writes Parquet, with the metadata as JSON in the schema metadata under the key b"pyfau".
+
+    Parquet can be read only once it is closed, so the rows go to a hidden file beside it that takes the name in the
+    end. Needs pyarrow.
+
+    Raises:
+        DependencyError: pyarrow is not installed.
+    """
+
+    def _open(self) -> None:
+        self._pa, pq = _pyarrow()
+        self._schema = self._pa.Schema.from_pandas(self._buffer_table(), preserve_index=False)
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        # A stored Arrow schema would hide the metadata that is added at the end.
+        self._writer = pq.ParquetWriter(self._part, self._schema, store_schema=False)
+
+    def _write(self, rows: list[AURow]) -> None:
+        for row in rows:
+            self._buffer.append(row)
+            if len(self._buffer) >= _ROW_GROUP:
+                self._flush()
+
+    def _close(self, record: dict[str, Any]) -> None:
+        try:
+            if len(self._buffer):
+                self._flush()
+            pandas = self._schema.metadata[b"pandas"].decode()  # brings Int64 columns back as such
+            self._writer.add_key_value_metadata({"pyfau": json.dumps(record), "pandas": pandas})
+        finally:
+            self._writer.close()
+        self._part.replace(self.path)
+
+    def _flush(self) -> None:
+        table = self._pa.Table.from_pandas(self._buffer.to_dataframe(), schema=self._schema, preserve_index=False)
+        self._writer.write_table(table)
+        self._buffer_table()
+
+    def _buffer_table(self) -> pd.DataFrame:
+        self._buffer = AUResult(self._aus, {}, self._with_file)
+        table = self._buffer.to_dataframe()
+        table.attrs.clear()
+        return table
+
+
+_WRITERS: dict[str, type[ResultWriter]] = {".csv": CSVWriter, ".parquet": ParquetWriter}
+
+
+def open_writer(path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> ResultWriter:
+    """Make the writer for a path's suffix; the arguments are those of `ResultWriter`.
+
+    Raises:
+        OptionError: The suffix is neither .csv nor .parquet, or the file cannot be written.
+        DependencyError: pyarrow is not installed, and the suffix is .parquet.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _WRITERS:
+        raise OptionError(f"results are written as .csv or .parquet, got {os.fspath(path)!r}")
+    return _WRITERS[suffix](path, aus, metadata, files)
+
+
+def is_complete(path: StrPath) -> bool:
+    """Whether a CSV or Parquet file is there and its writer finished it."""
+    path = Path(path)
+    try:
+        return path.is_file() and _read_record(path).get("complete") is True
+    except InputError:
+        return False
+
+
+def _check_aus(row: AURow, aus: tuple[str, ...]) -> None:
+    if row.aus != aus:
+        raise InputError(f"a row with scores for {', '.join(row.aus)} does not fit among {', '.join(aus)}")
+
+
+def _decimal(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _escaped(text: str) -> bytes:
+    """UTF-8. File names can hold bytes that are no text; Python keeps these as lone surrogates."""
+    return text.encode(errors="backslashreplace")
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DependencyError("Parquet needs the package pyarrow: pip install 'pyfau[parquet]'") from None
+    return pyarrow, pyarrow.parquet
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into an error of ours that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write in one step: a reader sees the old file or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(_escaped(json.dumps(record, indent=2, ensure_ascii=False) + "\n"))
+    part.replace(path)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The metadata that belongs to a CSV or Parquet file, "complete" included; empty where there is none."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            pa, pq = _pyarrow()
+            try:
+                text = (pq.read_schema(path).metadata or {}).get(b"pyfau", b"{}")
+            except pa.ArrowException as error:
+                raise ValueError(str(error)) from None
+        else:
+            text = _sidecar(path).read_bytes()
+        record = json.loads(text)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the metadata of {path}: {error}") from None
+    return record if isinstance(record, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can express: numpy values as numbers and lists, paths and other things as text, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | bool | int) else str(value)

@@ -1,0 +1,183 @@
+"""Which face is which from frame to frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from pyfau.aligners import Aligner
+from pyfau.types import Face, FloatArray, UInt8Array
+
+LOST_CONFIDENCE = 0.6
+_SAME_FACE = 0.4  # two boxes with a larger intersection over union are one face
+_REACH = 1.0  # a face comes back at most so many box sides from where it is expected
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFace:
+    """A face and the number of its track."""
+
+    face_id: int
+    face: Face
+
+
+@dataclass(slots=True)
+class TrackerUpdate:
+    """What one frame brought.
+
+    Attributes:
+        faces: The faces seen, by ascending id.
+        missed: Ids of the tracks that go on without a face in this frame.
+        ended: Ids of the tracks that are over; they have no face in this frame.
+    """
+
+    faces: list[TrackedFace]
+    missed: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Track:
+    face_id: int
+    face: Face
+    velocity: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))  # of the centre, pixels a frame
+    missed: int = 0
+
+    def expected_box(self) -> FloatArray:
+        """Where the face should be in the coming frame."""
+        shift = self.velocity * min(self.missed + 1, 5)  # nobody goes on in a straight line for long
+        return (self.face.box_xyxy + np.tile(shift, 2)).astype(np.float32)
+
+    def see(self, face: Face) -> None:
+        step = (_centre(face.box_xyxy) - _centre(self.face.box_xyxy)) / (self.missed + 1)
+        self.velocity = 0.5 * self.velocity + 0.5 * step
+        self.face, self.missed = face, 0
+
+
+class FaceTracker:
+    """Follows faces by refining their last boxes, and searches the whole picture only when it must.
+
+    A search is made when there is nothing to follow, when a face was lost (confidence under 0.6), and every
+    `detect_every` frames for newcomers.
+
+    Args:
+        aligner: Finds and refines faces.
+        detect_every: Frames between searches for new faces.
+        max_faces: Follow at most so many, the largest first; None for all.
+        max_gap: A face missing for at most so many frames keeps its id; after more its track ends.
+    """
+
+    def __init__(
+        self, aligner: Aligner, detect_every: int = 30, max_faces: int | None = None, max_gap: int = 15
+    ) -> None:
+        self._aligner = aligner
+        self._detect_every = detect_every
+        self._max_faces = max_faces
+        self._max_gap = max_gap
+        self._tracks: list[_Track] = []
+        self._next_id = 0
+        self._since_search = detect_every
+
+    def update(self, rgb: UInt8Array) -> TrackerUpdate:
+        """Take the next frame.
+
+        Args:
+            rgb: (H, W, 3) uint8, RGB.
+
+        Returns:
+            The faces in it, and what became of the tracks without one.
+        """
+        lost = self._follow(rgb)
+        self._since_search += 1
+        full = self._max_faces is not None and len(self._tracks) >= self._max_faces
+        due = self._since_search >= self._detect_every and not full
+        if not self._tracks or lost or due:
+            self._since_search = 0
+            self._search(rgb, lost)
+        update = TrackerUpdate([])
+        for track in lost:
+            track.missed += 1
+            if track.missed > self._max_gap:
+                self._tracks.remove(track)
+                update.ended.append(track.face_id)
+            else:
+                update.missed.append(track.face_id)
+        update.faces = [TrackedFace(t.face_id, t.face) for t in self._tracks if not t.missed]
+        return update
+
+    def reset(self) -> list[int]:
+        """Forget every face, as at a cut. Ids are not used again.
+
+        Returns:
+            The tracks that this ended.
+        """
+        ended = [track.face_id for track in self._tracks]
+        self._tracks = []
+        self._since_search = self._detect_every
+        return ended
+
+    def _follow(self, rgb: UInt8Array) -> list[_Track]:
+        """Refine the faces of the last frame; returns the tracks without a face now."""
+        seen = [track for track in self._tracks if not track.missed]
+        lost = [track for track in self._tracks if track.missed]
+        refined = self._aligner.refine(rgb, [track.face.box_xyxy for track in seen]) if seen else []
+        kept: list[_Track] = []
+        for track, face in zip(seen, refined, strict=True):
+            # Two tracks that slid onto one face are told apart by age: the older one keeps it.
+            taken = any(_overlap(face.box_xyxy, other.face.box_xyxy) > _SAME_FACE for other in kept)
+            if face.confidence < LOST_CONFIDENCE or not np.isfinite(face.landmarks).all() or taken:
+                lost.append(track)
+            else:
+                track.see(face)
+                kept.append(track)
+        return lost
+
+    def _search(self, rgb: UInt8Array, lost: list[_Track]) -> None:
+        """Look for lost faces and for new ones; tracks found again are taken out of `lost`."""
+        held = [track.face.box_xyxy for track in self._tracks if track not in lost]
+        found = [
+            face
+            for face in self._aligner.detect(rgb)
+            if face.confidence >= LOST_CONFIDENCE and all(_overlap(face.box_xyxy, b) <= _SAME_FACE for b in held)
+        ]
+        found.sort(key=lambda face: -_side(face.box_xyxy))
+        if lost and found:
+            cost = np.array([[_distance(track.expected_box(), face.box_xyxy) for face in found] for track in lost])
+            pairs = [(i, j) for i, j in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True)]
+            again = [(lost[i], found[j]) for i, j in pairs if cost[i, j] <= _REACH]
+            for track, face in again:
+                track.see(face)
+                lost.remove(track)
+            known = [id(face) for _, face in again]
+            found = [face for face in found if id(face) not in known]
+        for face in found:
+            if self._max_faces is not None and len(self._tracks) >= self._max_faces:
+                break  # lost faces keep their place until their gap is over
+            self._tracks.append(_Track(self._next_id, face))
+            self._next_id += 1
+
+
+def _centre(box: FloatArray) -> npt.NDArray[np.float64]:
+    return (box[:2].astype(np.float64) + box[2:]) / 2
+
+
+def _side(box: FloatArray) -> float:
+    return max(1e-6, float(np.max(box[2:] - box[:2])))
+
+
+def _overlap(a: FloatArray, b: FloatArray) -> float:
+    """Intersection over union of two XYXY boxes."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    return shared / max(1e-9, float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
+
+
+def _distance(expected: FloatArray, box: FloatArray) -> float:
+    """Distance of the centres in box sides, infinite if the sizes differ by more than a factor of two."""
+    a, b = _side(expected), _side(box)
+    if max(a, b) > 2 * min(a, b):
+        return float("inf")
+    return float(np.linalg.norm(_centre(expected) - _centre(box))) / max(a, b)

@@ -1,0 +1,181 @@
+"""The authors' checkpoints, read strictly into pyfau's network."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyfau.errors import WeightsError
+from pyfau.models.config import MDHRConfig, paper_config
+from pyfau.models.mdhr import MDHR
+
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One of our tensors and the official tensors that it is made of."""
+
+    own: str
+    official: tuple[str, ...]
+    combine: Callable[[list[Tensor]], Tensor] = lambda parts: parts[0]
+
+
+def _rules(config: MDHRConfig, own_keys: list[str]) -> list[_Rule]:
+    rules = [_Rule(key, (key.replace("backbone.", "Backbone.", 1),)) for key in own_keys if key.startswith("backbone.")]
+
+    def norm(own: str, official: str) -> None:
+        rules.extend(_Rule(f"{own}.{part}", (f"{official}.{part}",)) for part in _NORM)
+
+    def linear(own: str, official: str, squeeze: bool = False) -> None:
+        flat: Callable[[list[Tensor]], Tensor] = lambda parts: parts[0].flatten(1)  # noqa: E731
+        rules.append(
+            _Rule(f"{own}.weight", (f"{official}.weight",), flat) if squeeze
+            else _Rule(f"{own}.weight", (f"{official}.weight",))
+        )  # fmt: skip
+        rules.append(_Rule(f"{own}.bias", (f"{official}.bias",)))
+
+    def block(own: str, fc: str, bn: str, squeeze: bool = False) -> None:
+        linear(f"{own}.linear", fc, squeeze)
+        norm(f"{own}.norm", bn)
+
+    block("static", "global_linear.fc", "global_linear.bn")
+    for i in range(4):
+        linear(f"dynamics.projections.{i}", f"MFD.conv{i + 1}")
+        norm(f"dynamics.norms.{i}", f"MFD.bn{i + 1}")
+        block(f"dynamics.weight_blocks.{i}", f"MFD.weight_{i + 1}", f"MFD.wbn{i + 1}", squeeze=True)
+    linear("dynamics.weight", "MFD.weight", squeeze=True)
+    block("dynamics.output", "MFD.convcat", "MFD.bn", squeeze=True)
+    for i, region in enumerate(config.regions):
+        own = f"regions.{i}"
+        if config.project_regions:
+            block(f"{own}.projection", f"LRM.{region.name}_linear.fc", f"LRM.{region.name}_linear.bn")
+        linear(f"{own}.head", f"LRM.{region.name}_fc")
+        units = [f"LRM.class_linears.{config.aus.index(au)}" for au in region.aus]
+        for part in ("weight", "bias"):
+            rules.append(_Rule(f"{own}.au_blocks.linear.{part}", tuple(f"{u}.fc.{part}" for u in units), torch.cat))
+        for part in _NORM[:-1]:
+            rules.append(_Rule(f"{own}.au_blocks.norm.{part}", tuple(f"{u}.bn.{part}" for u in units), torch.cat))
+        counters = tuple(f"{u}.bn.num_batches_tracked" for u in units)
+        rules.append(_Rule(f"{own}.au_blocks.norm.num_batches_tracked", counters))
+    rules.append(_Rule("cross_region.linear.weight", ("CRM.gat.linear.weight",)))
+    rules.append(_Rule("cross_region.receiver", ("CRM.gat.scoring_fn_source",), lambda parts: parts[0].flatten()))
+    rules.append(_Rule("cross_region.neighbour", ("CRM.gat.scoring_fn_target",), lambda parts: parts[0].flatten()))
+    rules.append(_Rule("cross_region.bias", ("CRM.gat.bias",)))
+    kernels = [f"TCN.temporal_cnn.{i}" for i in range(len(config.aus))]
+    rules.append(
+        _Rule(
+            "temporal.weight",
+            tuple(f"{k}.weight" for k in kernels),
+            lambda parts: torch.stack(parts).squeeze(2).permute(2, 0, 1).contiguous(),  # (N, D, 1, 5) -> (5, N, D)
+        )
+    )
+    rules.append(_Rule("temporal.bias", tuple(f"{k}.bias" for k in kernels), torch.stack))
+    norm("temporal.norm", "TCN.bn")
+    rules.append(_Rule("classifier", ("node_classifier.sc",)))
+    return rules
+
+
+def recognise(state: Mapping[str, Any]) -> MDHRConfig | None:
+    """Which of the paper's networks a state dict without `module.` prefixes is, from its keys and shapes.
+
+    Returns:
+        Its configuration, or None if this is no MDHR checkpoint at all.
+    """
+    classifier = state.get("node_classifier.sc")
+    if not isinstance(classifier, Tensor) or classifier.ndim != 2:
+        return None
+    data = {12: "bp4d", 8: "disfa"}.get(classifier.shape[0])
+    if "Backbone.layer1.0.conv1.weight" in state:
+        backbone = "resnet50"
+    elif "Backbone.patch_embed.proj.weight" in state:
+        backbone = "swin_b"
+    else:
+        return None
+    return paper_config(data, backbone, source="official checkpoint") if data else None
+
+
+def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str = "checkpoint") -> dict[str, Tensor]:
+    """Rename and join the tensors of an official state dict.
+
+    Args:
+        state: The official state dict, without `module.` prefixes.
+        config: What `recognise` made of it.
+        origin: What to call it in an error.
+
+    Returns:
+        A state dict of `MDHR(config)`.
+
+    Raises:
+        WeightsError: Keys are missing or unexpected, or a tensor has the wrong shape or type.
+    """
+    with torch.device("meta"):
+        model = MDHR(config)
+    own = model.state_dict()
+    rules = _rules(config, list(own))
+    expected = {key for rule in rules for key in rule.official}
+    # Swin's constant tables are in the file, but are made anew here.
+    constants = {key for key in state if re.search(r"\.(relative_position_index|attn_mask)$", key)}
+    missing, unexpected = sorted(expected - state.keys()), sorted(state.keys() - expected - constants)
+    if missing or unexpected:
+        raise WeightsError(
+            f"{origin} looks like {config.name}, but its keys do not fit: missing {_some(missing)}; "
+            f"unexpected {_some(unexpected)}"
+        )
+    result: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for rule in rules:
+        parts = [state[key] for key in rule.official]
+        want = own[rule.own]
+        try:
+            value = rule.combine(parts)
+        except (RuntimeError, TypeError, IndexError):
+            value = None
+        if value is None or value.shape != want.shape or value.is_floating_point() != want.is_floating_point():
+            got = ", ".join(f"{key} {tuple(part.shape)}" for key, part in zip(rule.official, parts, strict=True))
+            wrong.append(f"{got} (for {rule.own} {tuple(want.shape)})")
+        else:
+            result[rule.own] = value.to(want.dtype)
+    if wrong:
+        raise WeightsError(f"{origin} looks like {config.name}, but shapes do not fit: {_some(wrong)}")
+    return result
+
+
+def load_official(path: Path) -> tuple[MDHRConfig, dict[str, Tensor]]:
+    """Read an official `.pth` file: `{'epoch', 'state_dict', 'optimizer'}` of a DataParallel model.
+
+    Raises:
+        WeightsError: Not a checkpoint, not one that loads without running code, or not an MDHR network.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        try:
+            # Files from before torch 1.6 are no zip archives and cannot be mapped.
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+            reason = str(error).strip().split("\n")[0]
+            raise WeightsError(f"{path} is not a checkpoint that loads with weights_only=True: {reason}") from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no state dict: expected {{'epoch', 'state_dict', 'optimizer'}}")
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    config = recognise(state)
+    if config is None:
+        raise WeightsError(
+            f"{path} is not an MDHR checkpoint for BP4D (12 AUs) or DISFA (8 AUs) with ResNet-50 or Swin-B; "
+            f"its keys begin with {_some(sorted(state))}"
+        )
+    return config, from_official(state, config, origin=str(path))
+
+
+def _some(items: list[str], limit: int = 12) -> str:
+    shown = ", ".join(items[:limit]) or "none"
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skips = {}
+    if not config.getoption("--run-slow"):
+        skips["slow"] = pytest.mark.skip(reason="slow: pass --run-slow")
+    if not os.environ.get("PYFAU_TEST_NETWORK"):
+        skips["network"] = pytest.mark.skip(reason="needs the internet: set PYFAU_TEST_NETWORK=1")
+    if any("gpu" in item.keywords for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            skips["gpu"] = pytest.mark.skip(reason="no CUDA device on this machine")
+    for item in items:
+        for marker, skip in skips.items():
+            if marker in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference numbers, clips and models beside the checkout."""
+    if not SHARED.is_dir():
+        if os.environ.get("PYFAU_REQUIRE_SHARED"):
+            pytest.fail(f"{SHARED} is missing, and PYFAU_REQUIRE_SHARED is set")
+        pytest.skip(f"{SHARED} is missing: the tests on real media and parity numbers cannot run")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def media(shared: Path) -> Path:
+    """Real clips and pictures."""
+    return shared / "media"
