@@ -43,49 +43,47 @@ def fit_similarity(points: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def warp(rgb: UInt8Array, matrix: npt.NDArray[np.float64], size: int) -> UInt8Array:
-    """Sample a square picture through a similarity, anti-aliased when it shrinks, edges replicated.
+def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int) -> UInt8Array:
+    """Sample square pictures through similarities, anti-aliased when they shrink, edges replicated.
 
     Coordinates are continuous: the centre of the first pixel is at (0.5, 0.5), so that a template given in
     fractions of the crop means the same at every crop size.
 
     Args:
         rgb: (H, W, 3) uint8.
-        matrix: (2, 3) picture to crop.
-        size: Side of the crop in pixels.
+        matrices: (V, 2, 3) picture to crop: views of one place, of about the same scale.
+        size: Side of the crops in pixels.
 
     Returns:
-        (size, size, 3) uint8.
+        (V, size, size, 3) uint8.
     """
     height, width = rgb.shape[:2]
-    scale = math.hypot(matrix[0, 0], matrix[1, 0])
-    to_picture = cv2.invertAffineTransform(matrix)
+    scale = float(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0]).max())
+    to_picture = np.stack([cv2.invertAffineTransform(matrix) for matrix in matrices])
     corners = to_picture @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]], dtype=np.float64)
-    # Only the part that the crop sees is touched, whatever the size of the picture. One pixel is always kept,
-    # because its edges are replicated into a crop that lies wholly outside.
+    # Only the part that the crops see is touched, whatever the size of the picture. One pixel is always kept, because
+    # its edges are replicated into a crop that lies wholly outside.
     margin = 2.0 + 1.0 / scale
-    x0 = int(np.clip(math.floor(corners[0].min() - margin), 0, width - 1))
-    y0 = int(np.clip(math.floor(corners[1].min() - margin), 0, height - 1))
-    x1 = int(np.clip(math.ceil(corners[0].max() + margin), x0 + 1, width))
-    y1 = int(np.clip(math.ceil(corners[1].max() + margin), y0 + 1, height))
+    low = np.floor(corners.min(axis=(0, 2)) - margin)
+    high = np.ceil(corners.max(axis=(0, 2)) + margin)
+    x0, y0 = (int(np.clip(v, 0, side - 1)) for v, side in zip(low, (width, height), strict=True))
+    x1, y1 = (int(np.clip(v, first + 1, side)) for v, first, side in zip(high, (x0, y0), (width, height), strict=True))
     part: npt.NDArray[Any] = rgb[y0:y1, x0:x1]
-    offset = np.array([x0, y0], dtype=np.float64)
     ratio = np.ones(2)
     if scale < 1.0:
-        # Area averaging brings the part to about the crop's resolution; the bilinear step that follows never
-        # skips a pixel then.
+        # Area averaging brings the part to about the crops' resolution; the bilinear step that follows skips no pixel.
         small = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         ratio = np.array([small[0] / (x1 - x0), small[1] / (y1 - y0)])
         part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-    inverse = to_picture.copy()  # crop -> part, in continuous coordinates
-    inverse[:, 2] -= offset
-    inverse *= ratio[:, None]
+    to_picture[:, :, 2] -= (x0, y0)
+    to_part = to_picture * ratio[:, None]
     # OpenCV counts from pixel centres: shift both sides by half a pixel.
-    inverse[:, 2] += inverse[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    crop = cv2.warpAffine(
-        part, inverse, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(crop, dtype=np.uint8)
+    to_part[:, :, 2] += to_part[:, :, :2].sum(axis=2) / 2 - 0.5
+    crops = np.empty((len(matrices), size, size, 3), np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for crop, matrix in zip(crops, to_part, strict=True):
+        cv2.warpAffine(part, matrix, (size, size), dst=crop, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return crops
 
 
 def crop_face(rgb: UInt8Array, landmarks: FloatArray, template: npt.ArrayLike, size: int) -> UInt8Array:
@@ -105,4 +103,6 @@ def crop_face(rgb: UInt8Array, landmarks: FloatArray, template: npt.ArrayLike, s
     """
     target = np.asarray(template, dtype=np.float64) * size
     # Landmarks are pixel coordinates with the first pixel's centre at 0.
-    return warp(rgb, fit_similarity(np.asarray(landmarks, dtype=np.float64) + 0.5, target), size)
+    matrix = fit_similarity(np.asarray(landmarks, dtype=np.float64) + 0.5, target)
+    crop: UInt8Array = warp(rgb, matrix[None], size)[0]
+    return crop

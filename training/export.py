@@ -22,14 +22,14 @@ from pyfau.weights.store import WEIGHTS_FILE, save_model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--thresholds", type=Path, help="AU name to threshold, from evaluate.py --thresholds")
+    parser.add_argument("--thresholds", type=Path, help="from evaluate.py --thresholds")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, default=Path(__file__).parents[1] / "weights_manifest.json")
     args = parser.parse_args()
     model = load(args.model)
     if args.thresholds:
         chosen = json.loads(args.thresholds.read_text())
-        values = tuple(float(chosen[au]) for au in model.config.au_names)
+        values = tuple(float(chosen[au]["threshold"]) for au in model.config.au_names)
         model.config = dataclasses.replace(model.config, thresholds=values)
     digest = save_model(model, args.out, torch.float16)
     size = (args.out / WEIGHTS_FILE).stat().st_size

@@ -108,7 +108,7 @@ class MediaPipeAligner:
         side = max(float((high - low).max()), 1.0) * (1 + 2 * _MARGIN)
         corner = (low + high - side) / 2
         scale = _WINDOW / side
-        window = warp(rgb, np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]]), _WINDOW)
+        window = warp(rgb, np.array([[[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]]]), _WINDOW)[0]
         faces = [corner + points / scale for points in self._points(window)]
         best = max(faces, key=lambda points: _overlap(_extent(points), box), default=None)
         if best is None or _overlap(_extent(best), box) < _SAME_FACE:

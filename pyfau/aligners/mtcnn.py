@@ -29,6 +29,7 @@ _MEAN, _SCALE = 127.5, 1 / 128
 # answers are averaged: O-Net's landmarks depend a little on where the face lies in its window, and the average does
 # so much less. Measured in benchmarks/crop_jitter.py.
 _VIEWS = np.array([[-0.06, -0.03, 0.97], [0.06, 0.03, 0.97], [-0.03, 0.06, 1.05], [0.03, -0.06, 1.05]])
+_ONE_VIEW = np.array([[0.0, 0.0, 1.0]])
 
 
 class _PNet(nn.Module):
@@ -129,28 +130,26 @@ class MTCNNAligner:
         boxes = self._propose(rgb)
         if len(boxes):
             boxes = self._reject(rgb, boxes)
-        if not len(boxes):
-            return []
-        # One look corrects the box, the second sees the face as tracking will.
+        # One look each to sort out and correct the boxes; those that are left are seen as tracking will see them.
         sure = self._thresholds[2]
-        faces = [f for f in self.refine(rgb, list(boxes.astype(np.float32))) if f.confidence >= 0.5 * sure]
-        faces = [f for f in self.refine(rgb, [f.box_xyxy for f in faces]) if f.confidence >= sure]
-        kept: list[Face] = []
-        for face in sorted(faces, key=lambda f: -f.confidence):
-            if all(_overlap_of_smaller(face.box_xyxy, other.box_xyxy) < 0.5 for other in kept):
-                kept.append(face)
-        return kept
+        candidates = [face for face in self._locate(rgb, boxes, _ONE_VIEW) if face.confidence >= 0.5 * sure]
+        faces = self.refine(rgb, [face.box_xyxy for face in _apart(candidates)])
+        return _apart([face for face in faces if face.confidence >= sure])
 
     @torch.inference_mode()
     def refine(self, rgb: UInt8Array, boxes: Sequence[FloatArray]) -> list[Face]:
         """Locate faces near known boxes with O-Net alone; see `pyfau.aligners.Aligner.refine`."""
+        return self._locate(rgb, np.asarray(boxes, dtype=np.float64), _VIEWS)
+
+    def _locate(self, rgb: UInt8Array, boxes: npt.NDArray[np.float64], views: npt.NDArray[np.float64]) -> list[Face]:
+        """O-Net's answer for boxes (K, 4), averaged over views (V, 3): shift in x and y, and scale."""
         if not len(boxes):
             return []
-        corners, sides = _squares(np.asarray(boxes, dtype=np.float64))  # (K, 2), (K,)
-        view_sides = sides[:, None] * _VIEWS[:, 2]  # (K, V)
-        centres = (corners + sides[:, None] / 2)[:, None] + _VIEWS[:, :2] * sides[:, None, None]
+        corners, sides = _squares(boxes)  # (K, 2), (K,)
+        view_sides = sides[:, None] * views[:, 2]  # (K, V)
+        centres = (corners + sides[:, None] / 2)[:, None] + views[:, :2] * sides[:, None, None]
         view_corners = centres - view_sides[..., None] / 2  # (K, V, 2)
-        crops = self._crops(rgb, view_corners.reshape(-1, 2), view_sides.reshape(-1), 48)
+        crops = self._crops(rgb, view_corners, view_sides, 48)
         offsets, points, scores = (t.float().cpu().numpy() for t in self._network.onet(crops))
         shape = view_sides.shape
         offsets = offsets.reshape(*shape, 4).astype(np.float64)
@@ -196,7 +195,8 @@ class MTCNNAligner:
     def _reject(self, rgb: UInt8Array, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Boxes (K, 4) that R-Net takes for faces, corrected by it."""
         corners, sides = _squares(boxes)
-        offsets, scores = (t.float().cpu().numpy() for t in self._network.rnet(self._crops(rgb, corners, sides, 24)))
+        crops = self._crops(rgb, corners[:, None], sides[:, None], 24)
+        offsets, scores = (t.float().cpu().numpy() for t in self._network.rnet(crops))
         squares = np.concatenate([corners, corners + sides[:, None]], axis=1)
         passed = scores >= self._thresholds[1]
         keep = np.flatnonzero(passed)[_suppress(squares[passed], scores[passed], 0.7)]
@@ -206,11 +206,12 @@ class MTCNNAligner:
     def _crops(
         self, rgb: UInt8Array, corners: npt.NDArray[np.float64], sides: npt.NDArray[np.float64], size: int
     ) -> Tensor:
-        crops = np.empty((len(corners), size, size, 3), np.uint8)
-        for crop, corner, side in zip(crops, corners, sides, strict=True):
-            scale = size / side
-            crop[...] = warp(rgb, np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]]), size)
-        return self._normalise(crops)
+        """Normalised windows (K * V, 3, size, size) from corners (K, V, 2) and sides (K, V)."""
+        scales = size / sides
+        matrices = np.zeros((*sides.shape, 2, 3))
+        matrices[..., 0, 0] = matrices[..., 1, 1] = scales
+        matrices[..., 2] = -scales[..., None] * corners
+        return self._normalise(np.concatenate([warp(rgb, views, size) for views in matrices]))
 
     def _normalise(self, pictures: UInt8Array) -> Tensor:
         x = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2)  # a channels_last view
@@ -231,6 +232,15 @@ def _suppress(boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.floating], 
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores.astype(float).tolist(), 0.0, limit)
     return np.asarray(kept, dtype=np.intp).reshape(-1)
+
+
+def _apart(faces: list[Face]) -> list[Face]:
+    """The faces, surest first, without those that mostly cover or lie within a surer one."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda f: -f.confidence):
+        if all(_overlap_of_smaller(face.box_xyxy, other.box_xyxy) < 0.5 for other in kept):
+            kept.append(face)
+    return kept
 
 
 def _overlap_of_smaller(a: FloatArray, b: FloatArray) -> float:

@@ -1,0 +1,23 @@
+"""Score a folder of unrelated pictures and list who smiles most.
+
+python examples/score_pictures.py pictures/
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pyfau import AUDetector
+
+
+def main(folder: str) -> None:
+    result = AUDetector().detect_images(folder, independent=True)
+    table = result.to_dataframe()
+    smiles = table[table.success == 1].sort_values("AU12", ascending=False)
+    print(smiles[["file", "face_id", "AU12", "AU12_c"]].head(10).to_string(index=False))
+    for failure in result.failures:
+        print(f"could not read {failure.source}: {failure.error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
