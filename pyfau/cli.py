@@ -62,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a .csv or .parquet file for one input, otherwise a folder",
     )  # fmt: skip
     detect.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the tables in a folder")
-    detect.add_argument("--overlay", type=Path, metavar="VIDEO", help="also write overlays: a video file, or a folder")
+    detect.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="FILE",
+        help="also write overlays: a .mp4 or .webm, a .png for one picture, or a folder",
+    )
     detect.add_argument("--resume", action="store_true", help="skip inputs whose table is complete")
     detect.add_argument("--fps", type=float, help="frames per second of picture sequences")
     detect.add_argument("--seconds", type=float, help="stop a camera after this time")
@@ -146,6 +151,7 @@ def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None
 
 def _detect(args: argparse.Namespace) -> int:
     from pyfau.result import is_complete
+    from pyfau.video import is_picture
 
     inputs = _expand(args.inputs)
     single = args.output.suffix.lower() in (".csv", ".parquet") and not args.output.is_dir()
@@ -158,7 +164,9 @@ def _detect(args: argparse.Namespace) -> int:
     jobs = []
     for source, name in zip(inputs, names, strict=True):
         table = args.output if single else args.output / f"{name}.{args.format}"
-        overlay = args.overlay if overlay_single or args.overlay is None else args.overlay / f"{name}.mp4"
+        overlay = args.overlay
+        if overlay is not None and not overlay_single:
+            overlay = overlay / f"{name}{'.png' if is_picture(source) and not Path(source).is_dir() else '.mp4'}"
         if args.resume and is_complete(table):
             print(f"{source}: done already, {table}")
         else:
@@ -195,8 +203,10 @@ def _detect_one(
     if source.startswith(_CAMERA):
         index = int(source.removeprefix(_CAMERA))
         return detector.detect_camera(index, seconds=args.seconds, save=table, overlay=overlay)
-    if path.is_dir() or is_picture(path):
+    if path.is_dir():
         return detector.detect_images(path, fps=args.fps, independent=args.independent, save=table, overlay=overlay)
+    if is_picture(path):
+        return detector.detect_image(path, save=table, overlay=overlay)
     return detector.detect_video(path, save=table, overlay=overlay)
 
 

@@ -86,6 +86,24 @@ def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int) -> UInt8
     return crops
 
 
+def square_view(corners: npt.NDArray[np.float64], sides: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Matrices for `warp` that show upright squares of the picture.
+
+    Args:
+        corners: (..., 2) top left corners, pixels.
+        sides: (...) sides, pixels.
+        size: Side of the crop in pixels.
+
+    Returns:
+        (..., 2, 3) picture to crop.
+    """
+    scales = size / sides
+    matrices = np.zeros((*sides.shape, 2, 3))
+    matrices[..., 0, 0] = matrices[..., 1, 1] = scales
+    matrices[..., 2] = -scales[..., None] * corners
+    return matrices
+
+
 def crop_face(rgb: UInt8Array, landmarks: FloatArray, template: npt.ArrayLike, size: int) -> UInt8Array:
     """Cut out an aligned face.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from pyfau.aligners import Aligner, load_aligner
 from pyfau.crop import crop_face
 from pyfau.errors import OptionError, PyfauError
 from pyfau.models.mdhr import FrameFeatures
-from pyfau.overlay import OverlayWriter
+from pyfau.overlay import OverlayWriter, draw_overlay, write_overlay_picture
 from pyfau.result import AUResult, open_writer
 from pyfau.tracker import FaceTracker, TrackedFace
 from pyfau.types import AURow, FloatArray, Frame, UInt8Array
@@ -42,6 +43,7 @@ from pyfau.windows import WINDOW_NAMES, Window, make_window
 
 Threshold = float | Mapping[str | int, float]
 _NO_BOX = np.full(4, np.nan, np.float32)
+_MOST_HELD_BYTES = 256 << 20  # of pictures that wait for their overlay
 _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 _NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
 
@@ -63,7 +65,7 @@ class AUDetector:
         threshold: A score at or over it counts as active: one number in [0, 1], or one for some AUs by name or number
             (the others keep the model's own), or None for the model's own.
         max_faces: Follow at most so many faces, the largest first; None for all.
-        batch_size: Frames that are read, encoded and scored together. Scores do not depend on it.
+        batch_size: Frames or faces, whichever is more, that are encoded together. Scores do not depend on it.
         detect_every: Frames between searches for new faces.
         window: "continuous" scores every frame with 7 frames of context on both sides; "clips" is the paper's protocol
             of separate 16-frame clips.
@@ -196,11 +198,14 @@ class AUDetector:
         """
         return self._run(read_images(source, fps=fps), save, overlay, independent=independent)
 
-    def detect_image(self, picture: StrPath | UInt8Array) -> AUResult:
+    def detect_image(self, picture: Any, *, save: StrPath | None = None, overlay: StrPath | None = None) -> AUResult:
         """Score one picture.
 
         Args:
-            picture: A picture file, or an (H, W, 3) uint8 RGB array.
+            picture: A picture file, or an (H, W, 3) uint8 RGB array; grey, RGBA, 16 bit, floats in [0, 1] and Pillow
+                images are converted.
+            save: Also write the rows to this .csv or .parquet file.
+            overlay: Also write the picture with boxes, landmarks and active AUs to this .png or .jpg file.
 
         Returns:
             One row a face, or one row with `success` False.
@@ -209,13 +214,17 @@ class AUDetector:
             InputError: The array is not a picture.
             MediaError: The file is missing or not a picture.
         """
-        if isinstance(picture, str | Path):
-            frame = Frame(0, math.nan, read_picture(picture), str(picture))
-        else:
-            frame = Frame(0, math.nan, check_frame(picture))
-        result = AUResult(self.aus, self._metadata | {"source": frame.file or "array"}, files=frame.file is not None)
-        for _, rows in self._rows([frame], independent=True):
+        file = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
+        rgb = check_frame(picture) if file is None else read_picture(file)
+        metadata = self._metadata | {"source": file or "array", "fps": None, "independent": True}
+        result = AUResult(self.aus, metadata, files=file is not None)
+        for _, rows in self._rows([Frame(0, math.nan, rgb, file)], independent=True):
             result.extend(rows)
+        if save is not None:
+            with open_writer(save, self.aus, metadata, file is not None) as writer:
+                writer.write(result)
+        if overlay is not None:
+            write_overlay_picture(overlay, draw_overlay(rgb, result))
         return result
 
     def detect_frames(
@@ -332,20 +341,17 @@ class AUDetector:
         """
         pipeline = _Pipeline(self, keep, independent)
         error: Exception | None = None
-        chunk: list[Frame] = []
         source = iter(frames)
         while True:
             try:
                 frame = next(source, None)
             except Exception as failure:
                 error, frame = failure, None
-            if frame is not None:
-                chunk.append(frame)
-            if chunk and (frame is None or len(chunk) >= (batch_size or self._batch_size)):
-                yield from pipeline.push(chunk)
-                chunk = []
             if frame is None:
                 break
+            pipeline.add(frame)
+            if pipeline.waiting >= (batch_size or self._batch_size):
+                yield from pipeline.score()
         yield from pipeline.finish()
         if error is not None:
             raise error
@@ -377,10 +383,10 @@ class AUStream:
         rgb = check_frame(frame)
         if time_s is None:
             time_s = self._count / self._fps if self._fps else math.nan
-        chunk = [Frame(self._count, time_s, rgb)]
-        self._count += 1
         with torch.inference_mode():
-            return _flat(self._pipeline.push(chunk))
+            self._pipeline.add(Frame(self._count, time_s, rgb))
+            self._count += 1
+            return _flat(self._pipeline.score())
 
     def flush(self) -> list[AURow]:
         """End all tracks and return the rows that were still open. Frames may be pushed afterwards, as after a cut."""
@@ -411,7 +417,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Run:
-    """Consecutive frames of one track within a chunk: faces, or a gap."""
+    """Consecutive frames of one track that wait for `score`: faces, or a gap."""
 
     slots: list[_Slot]
     crops: list[int]
@@ -419,7 +425,11 @@ class _Run:
 
 
 class _Pipeline:
-    """Tracking, encoding and windows of one sequence, a chunk of frames at a time."""
+    """Tracking, encoding and windows of one sequence.
+
+    `add` takes a frame and keeps its crops alone (and its picture, if that was asked for); `score` encodes the crops
+    that have gathered, of all frames and faces at once, and gives out the frames that became final.
+    """
 
     def __init__(self, detector: AUDetector, keep: bool, independent: bool) -> None:
         self._detector = detector
@@ -430,59 +440,77 @@ class _Pipeline:
         self._windows: dict[int, Window[_Slot]] = {}
         self._open: deque[_Open] = deque()
         self._shape: tuple[int, ...] | None = None
+        self._clear()
 
-    def push(self, frames: list[Frame]) -> list[tuple[Frame, list[AURow]]]:
-        """Take frames and return those that became final."""
-        runs: dict[int, list[_Run]] = {}
-        crops: list[UInt8Array] = []
-        ended: list[int] = []
+    def _clear(self) -> None:
+        self._runs: dict[int, list[_Run]] = {}
+        self._crops: list[UInt8Array] = []
+        self._ended: list[int] = []
+        self._added = 0
+        self._held_bytes = 0
+
+    @property
+    def waiting(self) -> float:
+        """How much has gathered, in frames: the larger of frames and faces, and of pictures held against a bound."""
+        if self._held_bytes > _MOST_HELD_BYTES:
+            return math.inf
+        return max(self._added, len(self._crops))
+
+    def add(self, frame: Frame) -> None:
+        """Find the faces of the next frame."""
+        if self._independent or (self._shape is not None and frame.rgb.shape != self._shape):
+            self._ended += self._tracker.reset()  # pictures of another size are another scene
+        self._shape = frame.rgb.shape
+        update = self._tracker.update(frame.rgb)
+        self._ended += update.ended
+        for face_id in update.missed:
+            self._run(face_id, gap=True).gap += 1
         config = self._model.config
-        for frame in frames:
-            if self._independent or (self._shape is not None and frame.rgb.shape != self._shape):
-                ended += self._tracker.reset()  # pictures of another size are another scene
-            self._shape = frame.rgb.shape
-            update = self._tracker.update(frame.rgb)
-            ended += update.ended
-            for face_id in update.missed:
-                parts = runs.setdefault(face_id, [])
-                if not parts or not parts[-1].gap:
-                    parts.append(_Run([], []))
-                parts[-1].gap += 1
-            slots = [_Slot(tracked) for tracked in update.faces]
-            for slot in slots:
-                parts = runs.setdefault(slot.tracked.face_id, [])
-                if not parts or parts[-1].gap:
-                    parts.append(_Run([], []))
-                parts[-1].slots.append(slot)
-                parts[-1].crops.append(len(crops))
-                crops.append(crop_face(frame.rgb, slot.tracked.face.landmarks, config.template, config.input_size))
-            if not self._keep:
-                frame = Frame(frame.index, frame.time_s, _NO_PICTURE, frame.file)
-            self._open.append(_Open(frame, slots))
-        features = self._encode(crops)
-        for face_id, parts in runs.items():
+        slots = [_Slot(tracked) for tracked in update.faces]
+        for slot in slots:
+            run = self._run(slot.tracked.face_id, gap=False)
+            run.slots.append(slot)
+            run.crops.append(len(self._crops))
+            landmarks = slot.tracked.face.landmarks
+            self._crops.append(crop_face(frame.rgb, landmarks, config.template, config.input_size))
+        self._added += 1
+        if self._keep:
+            self._held_bytes += frame.rgb.nbytes
+        else:
+            frame = Frame(frame.index, frame.time_s, _NO_PICTURE, frame.file)
+        self._open.append(_Open(frame, slots))
+
+    def score(self) -> list[tuple[Frame, list[AURow]]]:
+        """Score what has gathered and return the frames that became final."""
+        features = self._encode(self._crops)
+        for face_id, runs in self._runs.items():
             if face_id not in self._windows:
                 self._windows[face_id] = make_window(self._detector._window, self._model)
             window = self._windows[face_id]
-            for part in parts:
-                if part.gap:
-                    self._fill(window.bridge(part.gap))
+            for run in runs:
+                if run.gap:
+                    self._fill(window.bridge(run.gap))
                 else:
                     assert features is not None
-                    index = torch.tensor(part.crops, device=self._model.device)
-                    self._fill(window.push(features[index], part.slots))
-        for face_id in ended:
+                    index = torch.tensor(run.crops, device=self._model.device)
+                    self._fill(window.push(features[index], run.slots))
+        for face_id in self._ended:
             if face_id in self._windows:
                 self._fill(self._windows.pop(face_id).finish())
+        self._clear()
         return self._final()
 
     def finish(self) -> list[tuple[Frame, list[AURow]]]:
         """End every track and return all frames that are left."""
-        self._tracker.reset()
-        for window in self._windows.values():
-            self._fill(window.finish())
-        self._windows.clear()
-        return self._final()
+        self._ended += self._tracker.reset()
+        return self.score()
+
+    def _run(self, face_id: int, gap: bool) -> _Run:
+        """The run of a track that the coming frame belongs to."""
+        runs = self._runs.setdefault(face_id, [])
+        if not runs or bool(runs[-1].gap) != gap:
+            runs.append(_Run([], []))
+        return runs[-1]
 
     def _encode(self, crops: list[UInt8Array]) -> FrameFeatures | None:
         size = self._detector._batch_size
@@ -560,6 +588,6 @@ def _thresholds(option: Threshold | None, aus: tuple[str, ...], own: tuple[float
     elif option is not None:
         thresholds = dict.fromkeys(aus, option)
     for au, value in thresholds.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0.0 <= value <= 1.0:
             raise OptionError(f"threshold of {au} must be a number in [0, 1], got {value!r}")
     return np.array(list(thresholds.values()), np.float32)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from pyfau.aligners import Aligner
+from pyfau.boxes import centre, longer_side, overlap
 from pyfau.types import Face, FloatArray, UInt8Array
 
 LOST_CONFIDENCE = 0.6
@@ -52,7 +53,7 @@ class _Track:
         return (self.face.box_xyxy + np.tile(shift, 2)).astype(np.float32)
 
     def see(self, face: Face) -> None:
-        step = (_centre(face.box_xyxy) - _centre(self.face.box_xyxy)) / (self.missed + 1)
+        step = (centre(face.box_xyxy) - centre(self.face.box_xyxy)) / (self.missed + 1)
         self.velocity = 0.5 * self.velocity + 0.5 * step
         self.face, self.missed = face, 0
 
@@ -127,7 +128,7 @@ class FaceTracker:
         kept: list[_Track] = []
         for track, face in zip(seen, refined, strict=True):
             # Two tracks that slid onto one face are told apart by age: the older one keeps it.
-            taken = any(_overlap(face.box_xyxy, other.face.box_xyxy) > _SAME_FACE for other in kept)
+            taken = any(overlap(face.box_xyxy, other.face.box_xyxy) > _SAME_FACE for other in kept)
             if face.confidence < LOST_CONFIDENCE or not np.isfinite(face.landmarks).all() or taken:
                 lost.append(track)
             else:
@@ -141,9 +142,9 @@ class FaceTracker:
         found = [
             face
             for face in self._aligner.detect(rgb)
-            if face.confidence >= LOST_CONFIDENCE and all(_overlap(face.box_xyxy, b) <= _SAME_FACE for b in held)
+            if face.confidence >= LOST_CONFIDENCE and all(overlap(face.box_xyxy, b) <= _SAME_FACE for b in held)
         ]
-        found.sort(key=lambda face: -_side(face.box_xyxy))
+        found.sort(key=lambda face: -longer_side(face.box_xyxy))
         if lost and found:
             cost = np.array([[_distance(track.expected_box(), face.box_xyxy) for face in found] for track in lost])
             pairs = [(i, j) for i, j in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True)]
@@ -160,24 +161,9 @@ class FaceTracker:
             self._next_id += 1
 
 
-def _centre(box: FloatArray) -> npt.NDArray[np.float64]:
-    return (box[:2].astype(np.float64) + box[2:]) / 2
-
-
-def _side(box: FloatArray) -> float:
-    return max(1e-6, float(np.max(box[2:] - box[:2])))
-
-
-def _overlap(a: FloatArray, b: FloatArray) -> float:
-    """Intersection over union of two XYXY boxes."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    return shared / max(1e-9, float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
-
-
 def _distance(expected: FloatArray, box: FloatArray) -> float:
     """Distance of the centres in box sides, infinite if the sizes differ by more than a factor of two."""
-    a, b = _side(expected), _side(box)
+    a, b = longer_side(expected), longer_side(box)
     if max(a, b) > 2 * min(a, b):
         return float("inf")
-    return float(np.linalg.norm(_centre(expected) - _centre(box))) / max(a, b)
+    return float(np.linalg.norm(centre(expected) - centre(box))) / max(a, b)

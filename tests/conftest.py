@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Here and in the processes that tests start: several threads on busy cores wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

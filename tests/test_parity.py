@@ -20,7 +20,11 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("case", range(len(oracle.CASES)))
+# One case of each network in every run, all of them with --run-slow.
+CASES = [2, *(pytest.param(case, marks=pytest.mark.slow) for case in (0, 1, 3))]
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("network", NAMES)
 def test_scores_and_region_logits_match_the_official_code(shared: Path, network: str, case: int) -> None:
     reference = shared / "reference/mdhr"

@@ -178,7 +178,8 @@ def main() -> None:
             averaged.update_parameters(model)
             losses.append(float(score_loss))
             done = step + 1
-            if done % 50 == 0:
+            last = done == before + steps
+            if done % 50 == 0 or last:
                 record = {
                     "step": done,
                     "stage": stage,
@@ -186,7 +187,7 @@ def main() -> None:
                     "s": round(time.time() - started),
                     "s_a_step": round((time.time() - started) / (done - begun_at), 3),
                 }
-                if done % 400 == 0 or done == before + steps:
+                if done % 400 == 0 or last:
                     record["validation"] = report(averaged.module, args.data, "validation")["summary"]
                     torch.save(
                         {

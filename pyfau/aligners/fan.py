@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pyfau.aligners.mtcnn import MTCNNAligner
-from pyfau.crop import warp
+from pyfau.crop import square_view, warp
 from pyfau.errors import DependencyError, OptionError, WeightsError
 from pyfau.types import Face, FloatArray, UInt8Array
 
@@ -208,9 +208,7 @@ def _windows(boxes: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], n
 
 def _crop(rgb: UInt8Array, corner: npt.NDArray[np.float64], side: float) -> UInt8Array:
     scale = _INPUT / side
-    crop: UInt8Array = warp(rgb, np.array([[[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]]]), _INPUT)[
-        0
-    ]
+    crop: UInt8Array = warp(rgb, square_view(corner[None], np.array([side]), _INPUT), _INPUT)[0]
     # Beyond the picture's edges FAN knows black, not the replicated edge.
     height, width = rgb.shape[:2]
     x0, y0 = np.clip(np.round(-corner * scale), 0, _INPUT).astype(int)

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau.aligners.mtcnn import MTCNNAligner
-from pyfau.crop import warp
+from pyfau.boxes import overlap
+from pyfau.crop import square_view, warp
 from pyfau.errors import DependencyError, OptionError, WeightsError
 from pyfau.types import Face, FloatArray, UInt8Array
 
@@ -91,7 +92,7 @@ class MediaPipeAligner:
         found = [face for face in self.refine(rgb, boxes) if face.confidence > 0]
         kept: list[Face] = []
         for face in sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2]))):
-            if all(_overlap(face.box_xyxy, other.box_xyxy) < _SAME_FACE for other in kept):
+            if all(overlap(face.box_xyxy, other.box_xyxy) < _SAME_FACE for other in kept):
                 kept.append(face)
         return kept
 
@@ -107,11 +108,10 @@ class MediaPipeAligner:
         low, high = box[:2].astype(np.float64), box[2:].astype(np.float64)
         side = max(float((high - low).max()), 1.0) * (1 + 2 * _MARGIN)
         corner = (low + high - side) / 2
-        scale = _WINDOW / side
-        window = warp(rgb, np.array([[[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]]]), _WINDOW)[0]
-        faces = [corner + points / scale for points in self._points(window)]
-        best = max(faces, key=lambda points: _overlap(_extent(points), box), default=None)
-        if best is None or _overlap(_extent(best), box) < _SAME_FACE:
+        window = warp(rgb, square_view(corner[None], np.array([side]), _WINDOW), _WINDOW)[0]
+        faces = [corner + points * (side / _WINDOW) for points in self._points(window)]
+        best = max(faces, key=lambda points: overlap(_extent(points), box), default=None)
+        if best is None or overlap(_extent(best), box) < _SAME_FACE:
             return Face(box, np.full((5, 2), np.nan, np.float32), 0.0)
         return Face(_extent(best), _landmarks(best), 1.0)
 
@@ -169,10 +169,3 @@ def _landmarks(points: npt.NDArray[np.float64]) -> FloatArray:
 
 def _extent(points: npt.NDArray[np.float64]) -> FloatArray:
     return np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
-
-
-def _overlap(a: FloatArray, b: FloatArray) -> float:
-    """Intersection over union of two XYXY boxes."""
-    covered = float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
-    both = float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2]))
-    return covered / max(both - covered, 1e-9)

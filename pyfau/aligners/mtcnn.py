@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pyfau.crop import warp
+from pyfau.boxes import overlap_of_smaller
+from pyfau.crop import square_view, warp
 from pyfau.errors import OptionError
 from pyfau.types import Face, FloatArray, UInt8Array
 
@@ -207,10 +208,7 @@ class MTCNNAligner:
         self, rgb: UInt8Array, corners: npt.NDArray[np.float64], sides: npt.NDArray[np.float64], size: int
     ) -> Tensor:
         """Normalised windows (K * V, 3, size, size) from corners (K, V, 2) and sides (K, V)."""
-        scales = size / sides
-        matrices = np.zeros((*sides.shape, 2, 3))
-        matrices[..., 0, 0] = matrices[..., 1, 1] = scales
-        matrices[..., 2] = -scales[..., None] * corners
+        matrices = square_view(corners, sides, size)
         return self._normalise(np.concatenate([warp(rgb, views, size) for views in matrices]))
 
     def _normalise(self, pictures: UInt8Array) -> Tensor:
@@ -238,13 +236,6 @@ def _apart(faces: list[Face]) -> list[Face]:
     """The faces, surest first, without those that mostly cover or lie within a surer one."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda f: -f.confidence):
-        if all(_overlap_of_smaller(face.box_xyxy, other.box_xyxy) < 0.5 for other in kept):
+        if all(overlap_of_smaller(face.box_xyxy, other.box_xyxy) < 0.5 for other in kept):
             kept.append(face)
     return kept
-
-
-def _overlap_of_smaller(a: FloatArray, b: FloatArray) -> float:
-    """Share of the smaller of two XYXY boxes that the other covers."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    covered = float(np.prod(np.maximum(high - low, 0)))
-    return covered / max(1e-9, min(float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2]))))

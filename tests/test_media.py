@@ -1,0 +1,110 @@
+"""Real clips, asserted on what is to be seen in them (../shared/media/README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyfau import AUDetector, AUResult
+
+NUMBER_OF_AUS = 16
+
+
+@pytest.fixture(scope="module")
+def detector() -> AUDetector:
+    return AUDetector(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def crying_woman(detector: AUDetector, media: Path) -> AUResult:
+    return detector.detect_video(media / "WolfgangLanger_Pexels.mp4")
+
+
+@pytest.fixture(scope="module")
+def smiling_man(detector: AUDetector, media: Path) -> AUResult:
+    return detector.detect_video(media / "single_face.mp4")
+
+
+def score(result: AUResult, au: str) -> np.ndarray:
+    return result.scores[:, result.aus.index(au)]
+
+
+def active(result: AUResult, au: str) -> np.ndarray:
+    return np.array([row.active[result.aus.index(au)] for row in result])
+
+
+def blendshape(media: Path, clip: str, *names: str) -> np.ndarray:
+    with np.load(media / "reference.npz") as reference:
+        known = list(reference["names"])
+        return reference[clip][:, [known.index(name) for name in names]].mean(axis=1)
+
+
+def test_one_row_a_frame_and_one_face_throughout(crying_woman: AUResult, smiling_man: AUResult) -> None:
+    for result, frames, fps in ((crying_woman, 472, 23.976), (smiling_man, 72, 30.0)):
+        assert list(result.frames) == list(range(frames))
+        assert result.face_ids == [0] * frames
+        assert result.scores.shape == (frames, NUMBER_OF_AUS)
+        assert np.isfinite(result.scores).all()
+        assert result.metadata["fps"] == pytest.approx(fps, abs=0.01)
+
+
+def test_the_smile_fires_and_the_neutral_face_does_not(smiling_man: AUResult) -> None:
+    smile, parted = score(smiling_man, "AU12"), score(smiling_man, "AU25")
+    assert smile[30:].mean() > smile[:10].mean() + 0.3
+    assert parted[30:].mean() > parted[:10].mean() + 0.2
+    assert active(smiling_man, "AU12")[30:].mean() > 0.95
+    assert active(smiling_man, "AU12")[:10].mean() < 0.2
+
+
+def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman: AUResult) -> None:
+    brow, smile = score(crying_woman, "AU04"), score(crying_woman, "AU12")
+    assert brow[60:200].mean() > brow[300:].mean() + 0.15
+    assert smile[300:440].mean() > smile[60:200].mean() + 0.3
+    assert active(crying_woman, "AU12")[300:440].mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("au", "names", "least"),
+    [
+        ("AU04", ("browDownLeft", "browDownRight"), 0.6),
+        ("AU12", ("mouthSmileLeft", "mouthSmileRight"), 0.85),
+        ("AU43", ("eyeBlinkLeft", "eyeBlinkRight"), 0.7),
+    ],
+)
+def test_scores_follow_an_independent_tracker(
+    crying_woman: AUResult, media: Path, au: str, names: tuple[str, ...], least: float
+) -> None:
+    """A person whom the model never saw; MediaPipe's blendshapes are no ground truth, but they are independent."""
+    reference = blendshape(media, "wolfgang", *names)
+    assert np.corrcoef(score(crying_woman, au), reference)[0, 1] > least
+
+
+def test_frames_without_a_face_are_rows_without_scores(detector: AUDetector, media: Path) -> None:
+    result = detector.detect_video(media / "face_noface.mov")
+    assert list(result.frames) == list(range(169))
+    rows = list(result)
+    assert all(row.success for row in rows[:68])
+    assert not any(row.success for row in rows[76:])
+    for row in rows[76:]:
+        assert row.face_id is None
+        assert np.isnan(row.scores).all()
+        assert not row.active.any()
+    nothing = detector.detect_video(media / "no_face.mp4")
+    assert len(nothing) > 90
+    assert not any(row.success for row in nothing)
+
+
+def test_a_smile_in_a_picture(detector: AUDetector, media: Path) -> None:
+    (row,) = detector.detect_image(media / "single_face.jpg")
+    assert row["AU12"] > 0.5
+    five = detector.detect_image(media / "multi_face.jpg")
+    assert len(five) == 5
+    assert score(five, "AU12").min() > 0.4
+
+
+def test_clips_and_continuous_windows_agree_on_what_is_seen(media: Path, smiling_man: AUResult) -> None:
+    clips = AUDetector(device="cpu", window="clips").detect_video(media / "single_face.mp4")
+    assert len(clips) == 72
+    assert np.corrcoef(score(clips, "AU12"), score(smiling_man, "AU12"))[0, 1] > 0.9

@@ -1,0 +1,91 @@
+"""The training commands run from prepared crops to a model directory that loads, on a miniature data set made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyfau import AUDetector
+
+ROOT = Path(__file__).parents[1]
+N = 16
+
+
+def write(folder: Path, name: str, runs: list[tuple[str, int]], **columns: np.ndarray) -> None:
+    """Crops of noise in runs of consecutive frames; each run belongs to one split."""
+    rng = np.random.default_rng(len(name))
+    count = sum(length for _, length in runs)
+    targets = rng.random((count, N)).astype(np.float32)
+    if name != "rendered":
+        targets[:, [3, 5]] = np.nan  # no AU6 and AU9
+    arrays = {"targets": targets, "split": np.concatenate([np.full(n, split) for split, n in runs])}
+    if name != "faces":
+        arrays["clip"] = np.concatenate([np.full(n, f"run{i}") for i, (_, n) in enumerate(runs)])
+        arrays["frame"] = np.concatenate([np.arange(n) for _, n in runs])
+    np.savez(folder / f"{name}.npz", **arrays, **columns)
+    np.save(folder / f"{name}_crops.npy", rng.integers(0, 256, (count, 128, 128, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    splits = ("train", "validation", "test")
+    write(folder, "clips", [(split, 40) for split in splits])
+    write(folder, "rendered", [(split, 16) for split in splits for _ in range(3)])
+    write(folder, "faces", [(split, 12) for split in splits], emotion=np.tile(["neutral", "happiness"], 18))
+    return folder
+
+
+def run(script: str, *arguments: object) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "training" / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    out = tmp_path / "run"
+    run("train.py", "--data", prepared, "--out", out, "--frame-steps", 2, "--window-steps", 1)
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+    (out / "final.pt").unlink()
+    run("train.py", "--data", prepared, "--out", out, "--frame-steps", 2, "--window-steps", 2)  # resumes
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 3, 4]
+    model = out / "final.pt"
+    thresholds, figures = tmp_path / "thresholds.json", tmp_path / "figures.json"
+    run(
+        "evaluate.py",
+        "--data",
+        prepared,
+        "--model",
+        model,
+        "--split",
+        "validation",
+        "--thresholds",
+        "--out",
+        thresholds,
+    )
+    run(*common, "test", "--out", figures)
+    assert len(json.loads(figures.read_text())["aus"]) == N
+    manifest = tmp_path / "manifest.json"
+    shutil.copy(ROOT / "weights_manifest.json", manifest)
+    folder = tmp_path / "mdhr-new"
+    run("export.py", "--model", model, "--thresholds", thresholds, "--out", folder, "--manifest", manifest)
+    detector = AUDetector(folder, device="cpu")
+    assert len(detector.aus) == N
+    chosen = json.loads(thresholds.read_text())
+    for au, threshold in zip(detector.aus, detector.thresholds, strict=True):
+        assert threshold == pytest.approx(chosen[au]["threshold"])
+    entry = json.loads(manifest.read_text())["models"]["mdhr-lite"]
+    assert entry["bytes"] == (folder / "model.safetensors").stat().st_size
+    assert detector.detect_image(np.zeros((64, 64, 3), np.uint8)).metadata["model_sha256"] == entry["sha256"]
