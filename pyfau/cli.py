@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import glob
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all went well, 1 if an input failed, 130 after Ctrl-C. Wrong usage ends the process with 2.
     """
     args = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for file names that the terminal cannot show
     try:
         status: int = args.run(args)
+        sys.stdout.flush()
     except PyfauError as error:
         print(f"pyfau: {error}", file=sys.stderr)
         return 1
@@ -39,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pyfau: interrupted; the rows written so far are kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        # Nobody reads any more: what is left in the buffer must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
 
@@ -150,14 +158,17 @@ def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None
 
 
 def _detect(args: argparse.Namespace) -> int:
+    from pyfau.overlay import check_is_other
     from pyfau.result import is_complete
-    from pyfau.video import is_picture
+    from pyfau.video import is_folder, is_picture
 
     inputs = _expand(args.inputs)
-    single = args.output.suffix.lower() in (".csv", ".parquet") and not args.output.is_dir()
+    if (args.fps is not None or args.independent) and not any(is_folder(text) for text in inputs):
+        raise OptionError("--fps and --independent are for folders of pictures, and no input is one")
+    single = args.output.suffix.lower() in (".csv", ".parquet") and not is_folder(args.output)
     if single and len(inputs) != 1:
         raise OptionError(f"{len(inputs)} inputs need a folder as --output, got the file {args.output}")
-    overlay_single = args.overlay is not None and args.overlay.suffix != "" and not args.overlay.is_dir()
+    overlay_single = args.overlay is not None and args.overlay.suffix != "" and not is_folder(args.overlay)
     if overlay_single and len(inputs) != 1:
         raise OptionError(f"{len(inputs)} inputs need a folder as --overlay, got the file {args.overlay}")
     names = _table_names(inputs)
@@ -166,8 +177,10 @@ def _detect(args: argparse.Namespace) -> int:
         table = args.output if single else args.output / f"{name}.{args.format}"
         overlay = args.overlay
         if overlay is not None and not overlay_single:
-            overlay = overlay / f"{name}{'.png' if is_picture(source) and not Path(source).is_dir() else '.mp4'}"
-        if args.resume and is_complete(table):
+            overlay = overlay / f"{name}{'.png' if is_picture(source) and not is_folder(source) else '.mp4'}"
+        for other in inputs if overlay is not None else ():
+            check_is_other(overlay, other)
+        if args.resume and is_complete(table, str(Path(source))):
             print(f"{source}: done already, {table}")
         else:
             jobs.append((source, table, overlay))
@@ -182,7 +195,8 @@ def _detect(args: argparse.Namespace) -> int:
             failed += 1
             kept = len(error.partial_result) if error.partial_result is not None else 0
             note = f" ({kept} rows before it are kept in {table})" if kept else ""
-            print(f"pyfau: {source}: {error}{note}", file=sys.stderr)
+            named = "" if source in str(error) else f"{source}: "
+            print(f"pyfau: {named}{error}{note}", file=sys.stderr)
             continue
         for failure in result.failures:
             failed += 1
@@ -197,13 +211,13 @@ def _detect(args: argparse.Namespace) -> int:
 def _detect_one(
     detector: AUDetector, source: str, table: Path, overlay: Path | None, args: argparse.Namespace
 ) -> AUResult:
-    from pyfau.video import is_picture
+    from pyfau.video import is_folder, is_picture
 
     path = Path(source)
     if source.startswith(_CAMERA):
         index = int(source.removeprefix(_CAMERA))
         return detector.detect_camera(index, seconds=args.seconds, save=table, overlay=overlay)
-    if path.is_dir():
+    if is_folder(path):
         return detector.detect_images(path, fps=args.fps, independent=args.independent, save=table, overlay=overlay)
     if is_picture(path):
         return detector.detect_image(path, save=table, overlay=overlay)
@@ -212,23 +226,25 @@ def _detect_one(
 
 def _expand(inputs: Sequence[str]) -> list[str]:
     """Globs and folders of videos to single inputs. What does not exist stays, to be reported as failed."""
-    from pyfau.video import is_picture, is_video, natural_key
+    from pyfau.video import is_folder, is_picture, is_video, natural_key
 
     found: list[str] = []
     for text in inputs:
-        if text.isdigit() and not Path(text).exists():
+        if text.isascii() and text.isdigit() and not Path(text).exists():
             found.append(f"{_CAMERA}{text}")
             continue
         if text.startswith(_CAMERA):
-            if not text.removeprefix(_CAMERA).isdigit():
+            number = text.removeprefix(_CAMERA)
+            if not (number.isascii() and number.isdigit()):
                 raise OptionError(f"a camera is given as camera:NUMBER, got {text!r}")
             found.append(text)
             continue
-        globbed = [] if Path(text).exists() else glob.glob(text, recursive=True)  # noqa: PTH207 - absolute patterns
+        # Not pathlib, which knows no absolute patterns and raises for names that are too long.
+        globbed = [] if os.path.exists(text) else glob.glob(text, recursive=True)  # noqa: PTH110, PTH207
         matches = sorted(globbed, key=natural_key)
         for match in matches or [text]:
             path = Path(match)
-            if not path.is_dir():
+            if not is_folder(path):
                 found.append(match)
                 continue
             files = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
@@ -241,19 +257,23 @@ def _expand(inputs: Sequence[str]) -> list[str]:
 
 def _table_names(inputs: Sequence[str]) -> list[str]:
     """A file name without suffix for each input, all different."""
+    from pyfau.video import is_folder
+
     names: list[str] = []
+    taken: set[str] = set()  # without case, which some file systems do not know
     for text in inputs:
         path = Path(text)
         if text.startswith(_CAMERA):
             name = text.replace(":", "")
         else:
-            name = (path.resolve().name if path.is_dir() else path.stem) or "input"
-        if name in names and not text.startswith(_CAMERA):
+            name = (path.resolve().name if is_folder(path) else path.stem) or "input"
+        if name.casefold() in taken and not text.startswith(_CAMERA):
             name = path.name.replace(".", "_")  # clip.mp4 beside clip.avi
         unique, count = name, 2
-        while unique in names:
+        while unique.casefold() in taken:
             unique, count = f"{name}-{count}", count + 1
         names.append(unique)
+        taken.add(unique.casefold())
     return names
 
 
@@ -261,9 +281,9 @@ def _demo(args: argparse.Namespace) -> int:
     from pyfau.aus import AU_NAMES
     from pyfau.demo import write_demo_clip
 
-    clip = write_demo_clip(args.output / "clip.mp4")
+    clip = write_demo_clip(args.output / "demo.mp4")
     detector = _make_detector(args)
-    table, overlay = args.output / "clip.csv", args.output / "overlay.mp4"
+    table, overlay = args.output / "demo.csv", args.output / "demo-overlay.mp4"
     result = detector.detect_video(clip, save=table, overlay=overlay)
     print(f"{clip}: {len(result)} rows with {detector.model.config.name} on {detector.model.device}")
     print("strongest action units, mean score (occurrence in [0, 1], not intensity):")

@@ -23,7 +23,7 @@ from pyfau.aligners import Aligner, load_aligner
 from pyfau.crop import crop_face
 from pyfau.errors import OptionError, PyfauError
 from pyfau.models.mdhr import FrameFeatures
-from pyfau.overlay import OverlayWriter, draw_overlay, write_overlay_picture
+from pyfau.overlay import OverlayWriter, check_is_other, draw_overlay, write_overlay_picture
 from pyfau.result import AUResult, open_writer
 from pyfau.tracker import FaceTracker, TrackedFace
 from pyfau.types import AURow, FloatArray, Frame, UInt8Array
@@ -163,7 +163,7 @@ class AUDetector:
         save: StrPath | None = None,
         overlay: StrPath | None = None,
     ) -> AUResult:
-        """Score a camera until `seconds` have passed or Ctrl-C is pressed, which ends the recording in good order.
+        """Score a camera until `seconds` have passed, or Ctrl-C is pressed while the next frame is awaited.
 
         Raises:
             MediaError: The camera could not be opened.
@@ -215,6 +215,8 @@ class AUDetector:
             MediaError: The file is missing or not a picture.
         """
         file = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
+        if overlay is not None and file is not None:
+            check_is_other(overlay, file)
         rgb = check_frame(picture) if file is None else read_picture(file)
         metadata = self._metadata | {"source": file or "array", "fps": None, "independent": True}
         result = AUResult(self.aus, metadata, files=file is not None)
@@ -289,22 +291,27 @@ class AUDetector:
         seconds: float | None = None,
     ) -> AUResult:
         """Read to the end into a result, and into files on the way."""
+        if overlay is not None and reader.kind == "video":
+            try:
+                check_is_other(overlay, reader.name)
+            except OptionError:
+                reader.close()
+                raise
         files = reader.kind == "images"
         metadata = self._metadata | {"source": reader.name, "fps": reader.fps, "independent": independent}
         result = AUResult(self.aus, metadata, files=files)
         frames: Iterable[Frame] = reader
         if self._progress:
             frames = tqdm(reader, total=reader.frame_count, unit="frame", desc=Path(reader.name).name)
-        camera = reader.kind == "camera"
+        if reader.kind == "camera":
+            frames = _until(frames, seconds)
         try:
             with ExitStack() as stack:
                 stack.enter_context(reader)
                 writer = stack.enter_context(open_writer(save, self.aus, metadata, files)) if save else None
                 video = stack.enter_context(OverlayWriter(overlay, reader.fps)) if overlay else None
-                pairs = self._rows(
-                    _until(frames, seconds), keep=video is not None, independent=independent,
-                    batch_size=1 if camera else None,
-                )  # fmt: skip
+                batch_size = 1 if reader.kind == "camera" else None
+                pairs = self._rows(frames, keep=video is not None, independent=independent, batch_size=batch_size)
                 try:
                     for frame, rows in pairs:
                         result.extend(rows)
@@ -312,9 +319,6 @@ class AUDetector:
                             writer.write(rows)
                         if video is not None:
                             video.write(frame.rgb, rows)
-                except KeyboardInterrupt:
-                    if not camera:
-                        raise
                 finally:
                     result.failures.extend(reader.failures)
                     result.warnings.extend(reader.warnings)
@@ -561,8 +565,14 @@ def _flat(pairs: list[tuple[Frame, list[AURow]]]) -> list[AURow]:
 
 
 def _until(frames: Iterable[Frame], seconds: float | None) -> Iterator[Frame]:
-    for frame in frames:
-        if seconds is not None and frame.time_s > seconds:
+    """Frames until the time is over or, while the next one is awaited, Ctrl-C is pressed."""
+    source = iter(frames)
+    while True:
+        try:
+            frame = next(source, None)
+        except KeyboardInterrupt:
+            return
+        if frame is None or (seconds is not None and frame.time_s > seconds):
             return
         yield frame
 

@@ -305,6 +305,20 @@ def write_overlay_picture(path: StrPath, rgb: UInt8Array) -> Path:
     return path
 
 
+def check_is_other(path: StrPath, source: StrPath) -> None:
+    """Make sure that an overlay does not replace what it is made from.
+
+    Raises:
+        OptionError: Both are the same file.
+    """
+    try:
+        same = Path(path).samefile(source)
+    except (OSError, ValueError):  # one of them is not there
+        same = False
+    if same:
+        raise OptionError(f"the overlay {os.fspath(path)} would replace the input {os.fspath(source)}")
+
+
 def _checked(rgb: UInt8Array) -> UInt8Array:
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         got = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__

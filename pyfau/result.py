@@ -472,13 +472,14 @@ def open_writer(path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], 
     return _WRITERS[suffix](path, aus, metadata, files)
 
 
-def is_complete(path: StrPath) -> bool:
-    """Whether a CSV or Parquet file is there and its writer finished it."""
+def is_complete(path: StrPath, source: str | None = None) -> bool:
+    """Whether a CSV or Parquet file is there, its writer finished it, and `source`, if given, is what it is about."""
     path = Path(path)
     try:
-        return path.is_file() and _read_record(path).get("complete") is True
-    except InputError:
+        record = _read_record(path) if path.is_file() else {}
+    except (InputError, OSError):
         return False
+    return record.get("complete") is True and source in (None, record.get("source"))
 
 
 def _check_aus(row: AURow, aus: tuple[str, ...]) -> None:

@@ -191,7 +191,7 @@ def read_frames(source: int | StrPath | Iterable[Any], *, fps: float | None = No
         OptionError: `fps` is not a finite number above 0, or is given for a video or camera.
     """
     if isinstance(source, str | os.PathLike):
-        if Path(source).is_dir() or is_picture(source):
+        if is_folder(source) or is_picture(source):
             return read_images(source, fps=fps)
     elif isinstance(source, list | tuple) and source and isinstance(source[0], str | os.PathLike):
         return read_images(source, fps=fps)
@@ -216,6 +216,8 @@ def read_video(path: StrPath, *, ahead: int = 16) -> FrameReader:
         OptionError: `ahead` is not an integer from 0.
     """
     ahead = _check_whole(ahead, "ahead")
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"expected the path of a video file, got {type(path).__name__}")
     path = Path(path)
     try:
         _check_file(path)
@@ -259,6 +261,8 @@ def read_camera(index: int) -> FrameReader:
         OptionError: `index` is not an integer from 0.
     """
     index = _check_whole(index, "the camera number")
+    if index >= 2**31:
+        raise OptionError(f"the camera number: expected less than 2**31, got {index}")
     name = f"camera {index}"
     capture = cv2.VideoCapture(index)
     if not capture.isOpened():
@@ -293,7 +297,7 @@ def read_images(source: StrPath | Iterable[StrPath], *, fps: float | None = None
     fps = _check_fps(fps)
     if isinstance(source, str | os.PathLike):
         paths, name = [Path(source)], str(source)
-        if paths[0].is_dir():
+        if is_folder(paths[0]):
             paths = _pictures_in(paths[0])
     else:
         try:
@@ -403,6 +407,14 @@ def check_frame(picture: Any, *, color: str = "rgb", name: str = "picture") -> U
         alpha = array[:, :, 3:].astype(np.uint16)
         rgb = ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(rgb)
+
+
+def is_folder(path: StrPath) -> bool:
+    """Whether there is such a folder; a name that the system refuses is none."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def is_picture(path: StrPath) -> bool:
@@ -526,11 +538,11 @@ def _image_array(image: Image.Image) -> np.ndarray[Any, Any]:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise MediaError("is a folder")
-    if not path.is_file():
-        raise MediaError("not a regular file" if os.path.lexists(path) else "no such file")
     try:
+        if path.is_dir():
+            raise MediaError("is a folder")
+        if not path.is_file():
+            raise MediaError("not a regular file" if os.path.lexists(path) else "no such file")
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:

@@ -26,6 +26,7 @@ from PIL import Image
 from pyfau import AUResult, __version__
 from pyfau.cli import main
 from pyfau.demo import demo_frames
+from pyfau.errors import OptionError
 from pyfau.weights.manifest import read_manifest
 from pyfau.weights.store import resolve_device
 
@@ -257,11 +258,11 @@ def test_a_folder_of_videos_and_pictures_is_both(pictures: Path, clip: Path, tmp
 
 def test_inputs_of_the_same_name_get_tables_of_their_own(portrait: list[np.ndarray], tmp_path: Path) -> None:
     first, second = write_clip(tmp_path / "a/clip.mp4", portrait), write_clip(tmp_path / "b/clip.mp4", portrait[:2])
-    third = write_clip(tmp_path / "b/clip.avi", portrait[:3])
-    assert detect(first, second, third, first, "-o", tmp_path / "out") == 0
+    third, fourth = write_clip(tmp_path / "b/clip.avi", portrait[:3]), write_clip(tmp_path / "c/clip.mp4", portrait[:1])
+    assert detect(first, second, third, fourth, first, "-o", tmp_path / "out") == 0
     tables = [path for path in (tmp_path / "out").iterdir() if path.suffix == ".csv"]
-    assert sorted(len(table(path)) for path in tables) == [2, 3, FRAMES]  # the input given twice is done once
-    assert {sidecar(path)["source"] for path in tables} == {str(first), str(second), str(third)}
+    assert sorted(len(table(path)) for path in tables) == [1, 2, 3, FRAMES]  # the input given twice is done once
+    assert {sidecar(path)["source"] for path in tables} == {str(path) for path in (first, second, third, fourth)}
 
 
 def test_a_progress_bar_on_request(clip: Path, tmp_path: Path, capsys: Any) -> None:
@@ -333,6 +334,29 @@ def test_a_folder_without_anything_to_score_is_an_error(tmp_path: Path, capsys: 
     assert detect(folder, "-o", tmp_path / "out.csv") == 1
     assert str(folder) in one_line(capsys.readouterr().err)
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_what_was_scored_before_a_failure_is_kept(
+    clip: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def write(self: Any, rgb: np.ndarray, rows: Any) -> None:
+        written.append(rows)
+        if len(written) == 3:
+            raise OptionError("cannot write overlay.mp4: the disk is full")
+
+    monkeypatch.setattr("pyfau.detector.OverlayWriter.write", write)
+    other = Path(shutil.copy(clip, tmp_path / "other.mp4"))
+    out = tmp_path / "out"
+    assert detect(clip, other, "-o", out, "--overlay", tmp_path / "overlays") == 1
+    kept = len(table(out / "clip.csv"))
+    assert kept in (2, 3)
+    assert sidecar(out / "clip.csv")["complete"] is False
+    said = one_line(capsys.readouterr().err)
+    assert f"the disk is full ({kept} rows before it are kept in {out / 'clip.csv'})" in said
+    assert len(table(out / "other.csv")) == FRAMES
+    assert sidecar(out / "other.csv")["complete"] is True
 
 
 # Overlays
@@ -512,6 +536,16 @@ def test_a_table_that_cannot_be_written(clip: Path, tmp_path: Path, capsys: Any,
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk(clip: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "out.csv").symlink_to("/dev/full")
+    assert detect(clip, "-o", tmp_path / "out.csv") == 1
+    said = one_line(capsys.readouterr().err)
+    assert "cannot write" in said
+    assert str(tmp_path / "out.csv") in said
+    assert sidecar(tmp_path / "out.csv")["complete"] is False
+
+
 def test_an_overlay_that_cannot_be_written(clip: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("in the way")
     for overlay, reason in (("file/o.mp4", "cannot write"), ("o.txt", "overlay video is written as .mp4")):
@@ -522,7 +556,6 @@ def test_an_overlay_that_cannot_be_written(clip: Path, tmp_path: Path, capsys: A
         assert sidecar(tmp_path / "out.csv")["complete"] is False
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the overlay is written over the video that is being read")
 @pytest.mark.parametrize("single", [True, False])
 def test_an_overlay_never_replaces_an_input(clip: Path, tmp_path: Path, capsys: Any, single: bool) -> None:
     before = clip.read_bytes()
@@ -533,7 +566,6 @@ def test_an_overlay_never_replaces_an_input(clip: Path, tmp_path: Path, capsys: 
     assert str(clip) in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the overlay is written over the picture that it shows")
 @pytest.mark.parametrize("single", [True, False])
 def test_an_overlay_never_replaces_a_picture(pictures: Path, tmp_path: Path, capsys: Any, single: bool) -> None:
     picture = pictures / "p9.png"
@@ -544,7 +576,6 @@ def test_an_overlay_never_replaces_a_picture(pictures: Path, tmp_path: Path, cap
     assert str(picture) in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the overlay of one input is written over another input")
 def test_an_overlay_never_replaces_another_input(portrait: list[np.ndarray], tmp_path: Path) -> None:
     first, second = write_clip(tmp_path / "a/clip.mp4", portrait), write_clip(tmp_path / "b/clip.mp4", portrait[:2])
     before = second.read_bytes()
@@ -552,7 +583,6 @@ def test_an_overlay_never_replaces_another_input(portrait: list[np.ndarray], tmp
     assert second.read_bytes() == before
 
 
-@pytest.mark.xfail(strict=True, reason="bug: --resume takes the table of another input of that name for this one's")
 def test_resume_does_not_take_another_inputs_table(portrait: list[np.ndarray], tmp_path: Path, capsys: Any) -> None:
     first, second = write_clip(tmp_path / "a/clip.mp4", portrait), write_clip(tmp_path / "b/clip.mp4", portrait[:2])
     assert detect(first, "-o", tmp_path / "out") == 0
@@ -576,7 +606,6 @@ def test_a_camera_is_named_by_its_number(tmp_path: Path, capsys: Any) -> None:
     assert "camera:NUMBER, got 'camera:front'" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.xfail(strict=True, raises=(ValueError, cv2.error), reason="bug: numbers that OpenCV or int() refuse")
 @pytest.mark.parametrize("name", ["²", "99999999999"])
 def test_a_camera_number_that_is_none(name: str, tmp_path: Path, capsys: Any) -> None:
     assert detect(name, "-o", tmp_path / "out.csv") == 1
@@ -676,11 +705,11 @@ def test_demo_needs_no_network(tmp_path: Path, capsys: Any, monkeypatch: pytest.
     monkeypatch.setattr(socket.socket, "connect", refuse)
     folder = tmp_path / "demo"
     assert main(["demo", "-o", str(folder), "--quiet", "--threads", "1"]) == 0
-    assert names_in(folder) == {"clip.mp4", "clip.csv", "clip.csv.json", "overlay.mp4"}
-    rows = table(folder / "clip.csv")
+    assert names_in(folder) == {"demo.mp4", "demo.csv", "demo.csv.json", "demo-overlay.mp4"}
+    rows = table(folder / "demo.csv")
     assert sorted({int(row["frame"]) for row in rows}) == list(range(75))
     assert {row["success"] for row in rows} == {"1"}
-    for name in ("clip.mp4", "overlay.mp4"):
+    for name in ("demo.mp4", "demo-overlay.mp4"):
         rate, frames = video_frames(folder / name)
         assert (rate, len(frames), frames[0].shape) == (pytest.approx(25), 75, (480, 640, 3))
     printed = capsys.readouterr().out
@@ -691,8 +720,8 @@ def test_demo_needs_no_network(tmp_path: Path, capsys: Any, monkeypatch: pytest.
     assert [au for au, _ in strongest] == sorted(AUS, key=lambda au: -means[au])[:5]
     for au, score in strongest:
         assert float(score) == pytest.approx(means[au], abs=0.006)
-    assert str(folder / "clip.csv") in printed
-    assert str(folder / "overlay.mp4") in printed
+    assert str(folder / "demo.csv") in printed
+    assert str(folder / "demo-overlay.mp4") in printed
 
 
 def test_demo_where_nothing_can_be_written(tmp_path: Path, capsys: Any) -> None:
@@ -758,7 +787,6 @@ def test_ctrl_c_keeps_a_valid_table_that_resume_redoes(portrait: list[np.ndarray
     assert sidecar(out)["complete"] is True
 
 
-@pytest.mark.xfail(strict=True, reason="bug: what is left in stdout's buffer is written after main has returned")
 @pytest.mark.skipif(os.name != "posix", reason="pipes are closed differently")
 def test_a_reader_that_goes_away_is_no_drama() -> None:
     process = subprocess.Popen(
@@ -774,7 +802,6 @@ def test_a_reader_that_goes_away_is_no_drama() -> None:
     assert complaint == ""
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a name that stdout cannot express ends the run with a traceback")
 @pytest.mark.parametrize(("name", "encoding"), [(b"caf\xc3\xa9.png", "ascii"), (b"caf\xe9.png", "utf-8")])
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that takes any bytes as names")
 def test_names_that_the_terminal_cannot_show(
@@ -791,7 +818,6 @@ def test_names_that_the_terminal_cannot_show(
     assert b"1 rows, 1 face" in done.stdout
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="bug: pathlib raises OSError for names that are too long")
 @pytest.mark.parametrize("which", ["input", "output", "model"])
 def test_names_that_are_too_long(clip: Path, tmp_path: Path, capsys: Any, which: str) -> None:
     long = "n" * 300

@@ -175,6 +175,31 @@ def test_channels_stay_in_their_order() -> None:
     assert (crop_face(picture, landmarks, TEMPLATES["bp4d"], 112) == (200, 100, 50)).all()
 
 
+@pytest.mark.parametrize(
+    "landmarks",
+    [
+        landmarks_for(TEMPLATES["disfa"], 112, 1.0, 0.0, (150.3, 150.9)),
+        landmarks_for(TEMPLATES["disfa"], 112, 1.4, 0.4, (150.0, 150.6)),
+        landmarks_for(TEMPLATES["disfa"], 112, 3.0, -2.0, (15.0, 15.6)),
+        TEMPLATES["disfa"] * 28 + 99.5,  # the crop's corner is that of a pixel: half of what it shows lies beyond
+    ],
+    ids=["copy", "turned", "at the edge", "at a pixel's corner"],
+)
+def test_an_enlarged_crop_is_bilinear_up_to_its_border(landmarks: np.ndarray) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    crop = crop_face(picture, landmarks, DISFA_TEMPLATE, 112)
+    to_picture = fit_similarity(TEMPLATES["disfa"] * 112 - 0.5, landmarks)
+    y, x = np.mgrid[:112, :112]
+    place = moved(to_picture, np.stack([x, y], axis=-1).astype(float)).clip(0, 299)
+    low = np.minimum(np.floor(place).astype(int), 298)
+    right, down = np.moveaxis(place - low, -1, 0)[..., None]
+    corner = [[picture[low[..., 1] + i, low[..., 0] + j].astype(float) for j in (0, 1)] for i in (0, 1)]
+    top, bottom = (left * (1 - right) + other * right for left, other in corner)
+    want = top * (1 - down) + bottom * down
+    # OpenCV counts in 32nds of a pixel.
+    assert np.abs(crop - want).max() <= 2 * 256 / 32
+
+
 @pytest.mark.parametrize("scale", [0.35, 1.0, 2.5])
 def test_what_lies_far_from_the_face_does_not_matter(scale: float) -> None:
     rng = np.random.default_rng(3)
@@ -203,6 +228,13 @@ def test_a_fine_checkerboard_becomes_grey(scale: float, angle: float) -> None:
     inner = crop[28:84, 28:84].astype(float)
     assert abs(inner.mean() - 127.5) < 1.5
     assert np.abs(inner - 127.5).max() <= 4
+
+
+def test_a_fine_checkerboard_fades_as_soon_as_it_shrinks() -> None:
+    """Bilinear sampling alone leaves a contrast of 63 at this scale, as a moving pattern."""
+    board = np.repeat((np.indices((220, 220)).sum(axis=0) % 2 * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    crop = crop_face(board, landmarks_for(TEMPLATES["bp4d"], 112, 0.7, 0.0, (110, 110)), BP4D_TEMPLATE, 112)
+    assert crop.std() < 20
 
 
 @pytest.mark.parametrize("scale", [0.08, 0.3, 0.6])

@@ -251,6 +251,19 @@ def test_scores_stay_within_0_and_1_whatever_the_features() -> None:
                 assert float(scores.max()) > 0
 
 
+def test_a_unit_that_is_its_anchor_scores_1_and_no_more() -> None:
+    """Rounding brings some of these cosines over 1."""
+    model = tiny_model()
+    model.temporal.weight.zero_()
+    model.temporal.norm.reset_parameters()  # an identity in eval mode, but for its eps
+    for seed in range(10):
+        model.classifier.copy_(noise(8, WIDTH, seed=seed).abs())
+        model.temporal.bias.copy_(model.classifier)
+        scores = model.relate(random_features(3, seed).unflatten(1, 3))
+        assert float(scores.max()) <= 1.0
+        assert float(scores.min()) > 0.9999
+
+
 def test_the_bits_of_a_region_class_name_its_units_most_significant_first() -> None:
     model = tiny_model(data="bp4d")  # up = 1 2 4 7, mid = 6, down1 = 12 14 15, down2 = 10 17 23 24
     classes = (0b1001, 0b1, 0b010, 0b1000)
@@ -372,7 +385,7 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("unknown field", {"depth": 3}, r"unknown fields \['depth'\]"),
     ("another network", {"network": "graphnet"}, "unknown network 'graphnet'"),
     ("backbone", {"backbone": "vgg"}, "unknown backbone 'vgg'"),
-    ("backbone is a list", {"backbone": ["small"]}, "unknown backbone"),
+    ("backbone is a list", {"backbone": ["small"]}, "backbone"),
     ("AU twice", {"aus": [1, 2, 4, 6, 9, 12, 25, 25]}, "distinct, ascending"),
     ("AU twice in regions", {"regions": [region(1, 2, 4, 6, 9, 12, 25, 26), region(1)]}, "each of"),
     ("AU in no region", {"regions": [region(1, 2, 4, 6, 9, 12, 25)]}, "each of"),
@@ -394,13 +407,13 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
         {"aus": list(range(1, 12)), "regions": [region(*range(1, 12))], "thresholds": [0.5] * 11},
         "at most 10",
     ),
-    ("input size", {"input_size": 96}, "112 or 224"),
-    ("input size is text", {"input_size": "112"}, "112 or 224"),
+    ("input size", {"input_size": 96}, "input_size"),
+    ("input size is text", {"input_size": "112"}, "input_size"),
     ("narrow", {"width": 4}, "8..4096"),
     ("absurd width", {"width": 10**9}, "8..4096"),
-    ("width is text", {"width": "16"}, "wrong type"),
+    ("width is text", {"width": "16"}, "width|wrong type"),
     ("absurd channels", {"dynamic_channels": 10**9}, "8..8192"),
-    ("channels are null", {"dynamic_channels": None}, "wrong type"),
+    ("channels are null", {"dynamic_channels": None}, "dynamic_channels|wrong type"),
     ("four points", {"template": [[0.5, 0.5]] * 4}, "five points"),
     ("point outside", {"template": [[0.5, 0.5]] * 4 + [[0.5, 1.2]]}, "five points"),
     ("point with three numbers", {"template": [[0.5, 0.5, 0.5]] * 5}, "wrong type"),
@@ -411,6 +424,11 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("threshold is text", {"thresholds": ["high"] * 8}, "wrong type"),
     ("two means", {"mean": [0.5, 0.5]}, "three numbers"),
     ("mean infinite", {"mean": [0.5, 0.5, float("inf")]}, "three numbers"),
+    ("name is a number", {"name": 5}, "name"),
+    ("flag is text", {"project_regions": "no"}, "project_regions"),
+    ("width is a fraction", {"width": 16.5}, "width"),
+    ("input size is a float", {"input_size": 112.0}, "input_size"),
+    ("backbone options are a list", {"backbone_options": [8]}, "backbone_options"),
     ("std zero", {"std": [0.5, 0.5, 0.0]}, "std positive"),
 ]
 
@@ -456,14 +474,9 @@ UNNOTICED: list[tuple[str, dict[str, Any]]] = [
     ),
     ("rows of three", {"regions": [region(*DISFA.aus, rows=(0, 3, 9))]}),
     ("region without AUs", {"regions": [region(*DISFA.aus), region()]}),
-    ("name is a number", {"name": 5}),
-    ("flag is text", {"project_regions": "no"}),
-    ("width is a fraction", {"width": 16.5}),
-    ("input size is a float", {"input_size": 112.0}),
     ("small backbone with 224 px", {"input_size": 224}),
     ("resnet50 with 112 px", {"backbone": "resnet50", "backbone_options": {}}),
     ("unknown backbone option", {"backbone_options": {"depth": 3}}),
-    ("backbone options are a list", {"backbone_options": [8]}),
     ("three widths", {"backbone_options": {"widths": [8, 8, 8]}}),
     ("a stage without blocks", {"backbone_options": {"blocks": [1, 0, 1, 1]}}),
     ("absurd backbone", {"backbone_options": {"widths": [10**9] * 4}}),

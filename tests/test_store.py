@@ -252,9 +252,7 @@ def test_missing_and_unexpected_tensors_are_both_listed(folder: Path) -> None:
         (torch.full((8, 16), 1e300, dtype=torch.float64), "classifier"),
     ],
 )
-def test_tensors_that_cannot_be_right(folder: Path, value: torch.Tensor, message: str, request: Any) -> None:
-    if value.dtype == torch.float64:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="bug: finite in float64, infinite in the network"))
+def test_tensors_that_cannot_be_right(folder: Path, value: torch.Tensor, message: str) -> None:
     change_state(folder, classifier=value)
     with pytest.raises(WeightsError, match=message) as caught:
         load_model(folder)
@@ -278,7 +276,7 @@ def test_weights_of_another_width(folder: Path) -> None:
         ({"backbone": "vgg"}, "unknown backbone 'vgg'"),
         ({"aus": [1, 2]}, r"the regions hold AUs .* expected each of \(1, 2\) once"),
         ({"input_size": 100}, "input_size must be 112 or 224, got 100"),
-        ({"width": "wide"}, "wrong type"),
+        ({"width": "wide"}, "width|wrong type"),
         ({"thresholds": [0.5]}, r"thresholds must be 8 numbers"),
         ({"thresholds": [2.0] * 8}, r"thresholds must be 8 numbers in \[0, 1\]"),
         ({"template": [[0.5, 0.5]]}, "template must be five points"),
@@ -293,7 +291,6 @@ def test_configs_that_cannot_be_right(folder: Path, changes: dict[str, Any], mes
     assert issubclass(ConfigError, WeightsError)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: types that the config does not check fail in torch, not as ConfigError")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -570,7 +567,6 @@ def test_a_truncated_checkpoint(shared: Path, tmp_path: Path) -> None:
             load_model(path)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: torch.load raises more than the types that load_official catches")
 @pytest.mark.parametrize(
     "data",
     [b"\x80\x02a.", b"\x80\x02\x86.", b"\x80\x02M", b"\x80\x02}]K\x01s.", b"these are no weights\n"],
@@ -582,7 +578,6 @@ def test_damaged_pickles(tmp_path: Path, data: bytes) -> None:
         load_model(tmp_path / "a.pth")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the reason given is that of the first of two attempts, about mmap")
 def test_the_reason_is_about_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 3\n")
     with pytest.raises(WeightsError) as caught:
@@ -725,14 +720,21 @@ def test_models_come_from_the_hub_once_and_then_from_its_cache(tiny: MDHR, folde
         hub.url, tmp_path / "cache",
         ("load", "user/repo", pinned | offline), ("load", "user/repo", offline), ("load", "user/repo", pinned),
         ("detect", "user/repo", {**offline, "device": "cpu"}), ("load", "user/half", pinned | offline),
-        ("load", "user/other", offline), ("load", "user/other", {}),
+        ("load", "user/other", offline),
     )  # fmt: skip
     assert answers[:4] == [right] * 4
     assert f"user/half@{COMMIT} could not be fetched" in answers[4]["error"]
-    assert all("user/other@main could not be fetched" in answer["error"] for answer in answers[5:])
+    assert "user/other@main could not be fetched" in answers[5]["error"]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: of the Hub's answer only the first line is kept, 404 Client Error.")
+@pytest.mark.slow  # the Hub's client waits 23 seconds in all before it gives up
+def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
+    hub = Hub({})
+    hub.stop()
+    (answer,) = ask_hub(hub.url, tmp_path / "cache", ("load", "user/repo", {}))
+    assert "user/repo@main could not be fetched from the Hugging Face Hub" in answer["error"]
+
+
 def test_what_the_hub_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> str:
         raise OSError("404 Client Error. (Request ID: 1)\n\nEntry Not Found for url: http://hub/config.json.")

@@ -165,9 +165,15 @@ def test_the_gap_is_counted_anew_each_time() -> None:
 
 def test_a_face_is_found_again_where_it_was_heading() -> None:
     path = [(20.0 * t, 100.0, 100.0) for t in range(16)]
-    gone = range(8, 12)
+    gone = range(6, 13)  # in which it moves by 1.6 of its sides
     run = Run([[] if t in gone else [box] for t, box in enumerate(path)])
     assert run.ids == [[] if t in gone else [0] for t in range(16)]
+
+
+def test_a_move_in_a_long_gap_is_no_fast_move() -> None:
+    before, after = (100.0, 100.0, 100.0), (190.0, 100.0, 100.0)
+    run = Run([[before]] * 3 + [[]] * 4 + [[after]] + [[]] * 5 + [[after]])
+    assert run.ids == [[0]] * 3 + [[]] * 4 + [[0]] + [[]] * 5 + [[0]]
 
 
 def test_a_face_far_from_where_one_was_lost_is_another() -> None:

@@ -63,18 +63,8 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     assert steps == [2, 3, 4]
     model = out / "final.pt"
     thresholds, figures = tmp_path / "thresholds.json", tmp_path / "figures.json"
-    run(
-        "evaluate.py",
-        "--data",
-        prepared,
-        "--model",
-        model,
-        "--split",
-        "validation",
-        "--thresholds",
-        "--out",
-        thresholds,
-    )
+    common = ("evaluate.py", "--data", prepared, "--model", model, "--split")
+    run(*common, "validation", "--thresholds", "--out", thresholds)
     run(*common, "test", "--out", figures)
     assert len(json.loads(figures.read_text())["aus"]) == N
     manifest = tmp_path / "manifest.json"

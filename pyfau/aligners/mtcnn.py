@@ -134,7 +134,9 @@ class MTCNNAligner:
         # One look each to sort out and correct the boxes; those that are left are seen as tracking will see them.
         sure = self._thresholds[2]
         candidates = [face for face in self._locate(rgb, boxes, _ONE_VIEW) if face.confidence >= 0.5 * sure]
-        faces = self.refine(rgb, [face.box_xyxy for face in _apart(candidates)])
+        faces = _apart(candidates)
+        for _ in range(2):  # twice, so that the next frame's look changes as little as any later one
+            faces = self.refine(rgb, [face.box_xyxy for face in faces])
         return _apart([face for face in faces if face.confidence >= sure])
 
     @torch.inference_mode()

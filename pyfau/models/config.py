@@ -82,6 +82,13 @@ class MDHRConfig:
             if not holds:
                 raise ConfigError(f"model config {self.name!r}: {text}")
 
+        for name in ("name", "backbone", "version", "source", "network"):
+            demand(isinstance(getattr(self, name), str), f"{name} must be text, got {getattr(self, name)!r}")
+        for name in ("input_size", "width", "dynamic_channels"):
+            demand(type(getattr(self, name)) is int, f"{name} must be a whole number, got {getattr(self, name)!r}")
+        demand(isinstance(self.project_regions, bool), f"project_regions must be a bool, got {self.project_regions!r}")
+        options = self.backbone_options
+        demand(isinstance(options, Mapping), f"backbone_options must be a mapping, got {options!r}")
         demand(self.network == "mdhr", f"unknown network {self.network!r}, expected 'mdhr'")
         demand(self.backbone in BACKBONES, f"unknown backbone {self.backbone!r}, expected one of {BACKBONES}")
         demand(
@@ -141,7 +148,7 @@ class MDHRConfig:
         """
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{origin} is not JSON: {error}") from error
         if not isinstance(record, dict) or record.pop("format", None) != 1:
             raise ConfigError(f'{origin}: expected a JSON object with "format": 1')

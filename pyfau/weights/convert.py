@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,14 +155,12 @@ def load_official(path: Path) -> tuple[MDHRConfig, dict[str, Tensor]]:
         WeightsError: Not a checkpoint, not one that loads without running code, or not an MDHR network.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        try:
-            # Files from before torch 1.6 are no zip archives and cannot be mapped.
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
-            reason = str(error).strip().split("\n")[0]
-            raise WeightsError(f"{path} is not a checkpoint that loads with weights_only=True: {reason}") from error
+        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # damaged files make the unpickler raise nearly anything
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise WeightsError(f"{path} is not a checkpoint that loads with weights_only=True: {reason}") from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} holds no state dict: expected {{'epoch', 'state_dict', 'optimizer'}}")

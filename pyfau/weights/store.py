@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pyfau.errors import DeviceError, WeightsError
+from pyfau.errors import ConfigError, DeviceError, WeightsError
 from pyfau.models.config import MDHRConfig, read_config
 from pyfau.models.mdhr import MDHR
 from pyfau.weights.convert import load_official
@@ -118,7 +118,7 @@ def open_model(
             origin, expected = f"{entry.record['repo']}@{pinned}", entry.record["sha256"]
         elif entry is not None:
             raise WeightsError(_how_to_get(entry))
-        elif Path(name).exists():
+        elif _exists(Path(name)):
             path = Path(name)
             origin = str(path)
         elif _HUB_ID.fullmatch(name) and not name.endswith((".pth", ".pt", ".safetensors")):
@@ -126,10 +126,17 @@ def open_model(
             origin = f"{name}@{revision or 'main'}"
         else:
             raise WeightsError(_not_found(name))
-        config, state, digest = _read_directory(path) if path.is_dir() else _read_file(path)
-    if expected is not None and digest != expected:
-        raise WeightsError(f"the weights of {name} have sha256 {digest}, expected {expected}: the file is damaged")
-    model = MDHR(config)
+        weights = path / WEIGHTS_FILE if path.is_dir() else path
+        digest = file_sha256(weights) if weights.is_file() else ""
+        if expected is not None and digest != expected:
+            found = digest or "no file"
+            raise WeightsError(f"the weights of {name} have sha256 {found}, expected {expected}: the file is damaged")
+        config, state = _read_directory(path) if path.is_dir() else _read_file(path)
+    try:
+        model = MDHR(config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        options = dict(config.backbone_options)
+        raise ConfigError(f"{origin}: no {config.backbone} with backbone_options {options}: {error}") from error
     _check_state(model, state, origin)
     model.load_state_dict(state)
     model.eval().requires_grad_(False)
@@ -165,7 +172,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_directory(folder: Path) -> tuple[MDHRConfig, Mapping[str, Tensor], str]:
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _read_directory(folder: Path) -> tuple[MDHRConfig, Mapping[str, Tensor]]:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder} is not a model directory: {name} is missing")
@@ -176,13 +190,13 @@ def _read_directory(folder: Path) -> tuple[MDHRConfig, Mapping[str, Tensor], str
             state = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{weights} is not a safetensors file: {error}") from error
-    return config, state, file_sha256(weights)
+    return config, state
 
 
-def _read_file(path: Path) -> tuple[MDHRConfig, Mapping[str, Tensor], str]:
+def _read_file(path: Path) -> tuple[MDHRConfig, Mapping[str, Tensor]]:
     if path.suffix == ".safetensors":
         raise WeightsError(f"{path} is a weights file alone: give the directory that holds it and its {CONFIG_FILE}")
-    return *load_official(path), file_sha256(path)
+    return load_official(path)
 
 
 def _check_state(model: MDHR, state: Mapping[str, Tensor], origin: str) -> None:
@@ -196,7 +210,7 @@ def _check_state(model: MDHR, state: Mapping[str, Tensor], origin: str) -> None:
             raise WeightsError(
                 f"{origin}: {key} is {got.dtype} {tuple(got.shape)}, expected {value.dtype} {tuple(value.shape)}"
             )
-        if got.is_floating_point() and not bool(torch.isfinite(got).all()):
+        if got.is_floating_point() and not bool(torch.isfinite(got.to(value.dtype)).all()):
             raise WeightsError(f"{origin}: {key} holds numbers that are not finite")
 
 
@@ -212,9 +226,10 @@ def _fetch(repo: str, revision: str | None, local_files_only: bool) -> Path:
         ]
     except Exception as error:
         # The client's errors come from three libraries; all of them mean that the files are not here.
-        text = str(error).strip() or "no reason given"
-        reason = f"{type(error).__name__}: {text.splitlines()[0]}"
-        raise WeightsError(f"{where} could not be fetched from the Hugging Face Hub: {reason}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
+        raise WeightsError(
+            f"{where} could not be fetched from the Hugging Face Hub, and there is no such directory here: {reason}"
+        ) from error
     return paths[0].parent
 
 
