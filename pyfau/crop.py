@@ -39,6 +39,8 @@ def fit_similarity(points: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray
     if not math.isfinite(spread) or spread < 1e-9:
         raise InputError(f"expected finite landmarks that do not coincide, got {source.tolist()}")
     a = np.sum(np.conj(z - z_mean) * (w - w_mean)) / spread
+    if not abs(a) > 1e-9 * np.sqrt(np.sum(np.abs(w - w_mean) ** 2) / spread):
+        raise InputError(f"expected landmarks that resemble their targets, got {source.tolist()}")
     b = w_mean - a * z_mean
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 

@@ -43,9 +43,11 @@ from pyfau.windows import WINDOW_NAMES, Window, make_window
 
 Threshold = float | Mapping[str | int, float]
 _NO_BOX = np.full(4, np.nan, np.float32)
+_NO_BOX.flags.writeable = False
 _MOST_HELD_BYTES = 256 << 20  # of pictures that wait for their overlay
 _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 _NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
+_NO_LANDMARKS.flags.writeable = False
 
 
 class AUDetector:
@@ -116,6 +118,8 @@ class AUDetector:
         self.aus = self.model.config.au_names
         self.thresholds = _thresholds(threshold, self.aus, self.model.config.thresholds)
         options = dict(aligner_options or {})
+        if options and not isinstance(aligner, str):
+            raise OptionError("aligner_options are for an aligner by name; this one is an object already")
         if aligner == "aligned":
             options.setdefault("template", self.model.config.template)
         self._aligner = load_aligner(aligner, self._device, **options)
@@ -341,7 +345,7 @@ class AUDetector:
     ) -> Generator[tuple[Frame, list[AURow]], None, None]:
         """Frames with their final rows, in order. Their pictures are kept only if asked for.
 
-        If the source fails, the rows of the frames before are given out before its error goes on.
+        If the source or the aligner fails, the rows of the frames before are given out before the error goes on.
         """
         pipeline = _Pipeline(self, keep, independent)
         error: Exception | None = None
@@ -349,11 +353,12 @@ class AUDetector:
         while True:
             try:
                 frame = next(source, None)
+                if frame is None:
+                    break
+                pipeline.add(frame)
             except Exception as failure:
-                error, frame = failure, None
-            if frame is None:
+                error = failure
                 break
-            pipeline.add(frame)
             if pipeline.waiting >= (batch_size or self._batch_size):
                 yield from pipeline.score()
         yield from pipeline.finish()
@@ -365,7 +370,7 @@ class AUStream:
     """Frames one by one, rows as they become final: 7 frames late. Made by `AUDetector.stream`."""
 
     def __init__(self, detector: AUDetector, fps: float | None) -> None:
-        if fps is not None and not 0 < fps < math.inf:
+        if fps is not None and not (isinstance(fps, int | float | np.floating) and 0 < fps < math.inf):
             raise OptionError(f"fps must be a positive number, got {fps!r}")
         self._detector = detector
         self._fps = fps
@@ -466,17 +471,19 @@ class _Pipeline:
             self._ended += self._tracker.reset()  # pictures of another size are another scene
         self._shape = frame.rgb.shape
         update = self._tracker.update(frame.rgb)
+        config = self._model.config
+        crops = [
+            crop_face(frame.rgb, tracked.face.landmarks, config.template, config.input_size) for tracked in update.faces
+        ]
         self._ended += update.ended
         for face_id in update.missed:
             self._run(face_id, gap=True).gap += 1
-        config = self._model.config
         slots = [_Slot(tracked) for tracked in update.faces]
-        for slot in slots:
+        for slot, crop in zip(slots, crops, strict=True):
             run = self._run(slot.tracked.face_id, gap=False)
             run.slots.append(slot)
             run.crops.append(len(self._crops))
-            landmarks = slot.tracked.face.landmarks
-            self._crops.append(crop_face(frame.rgb, landmarks, config.template, config.input_size))
+            self._crops.append(crop)
         self._added += 1
         if self._keep:
             self._held_bytes += frame.rgb.nbytes
@@ -547,8 +554,8 @@ class _Pipeline:
                 face_id=tracked.face_id if tracked else None,
                 success=tracked is not None,
                 confidence=tracked.face.confidence if tracked else 0.0,
-                box_xyxy=tracked.face.box_xyxy if tracked else _NO_BOX,
-                landmarks=tracked.face.landmarks if tracked else _NO_LANDMARKS,
+                box_xyxy=tracked.face.box_xyxy.copy() if tracked else _NO_BOX,
+                landmarks=tracked.face.landmarks.copy() if tracked else _NO_LANDMARKS,
                 scores=scores,
                 active=scores >= thresholds,  # False for NaN
                 aus=aus,

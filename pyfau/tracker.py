@@ -129,7 +129,7 @@ class FaceTracker:
         for track, face in zip(seen, refined, strict=True):
             # Two tracks that slid onto one face are told apart by age: the older one keeps it.
             taken = any(overlap(face.box_xyxy, other.face.box_xyxy) > _SAME_FACE for other in kept)
-            if face.confidence < LOST_CONFIDENCE or not np.isfinite(face.landmarks).all() or taken:
+            if not _usable(face) or taken:
                 lost.append(track)
             else:
                 track.see(face)
@@ -142,13 +142,14 @@ class FaceTracker:
         found = [
             face
             for face in self._aligner.detect(rgb)
-            if face.confidence >= LOST_CONFIDENCE and all(overlap(face.box_xyxy, b) <= _SAME_FACE for b in held)
+            if _usable(face) and all(overlap(face.box_xyxy, b) <= _SAME_FACE for b in held)
         ]
         found.sort(key=lambda face: -longer_side(face.box_xyxy))
         if lost and found:
             cost = np.array([[_distance(track.expected_box(), face.box_xyxy) for face in found] for track in lost])
-            pairs = [(i, j) for i, j in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True)]
-            again = [(lost[i], found[j]) for i, j in pairs if cost[i, j] <= _REACH]
+            # Pairs out of reach all cost the same, so that none of them decides about the others.
+            rows, columns = linear_sum_assignment(np.where(cost <= _REACH, cost, 2 * _REACH))
+            again = [(lost[i], found[j]) for i, j in zip(rows, columns, strict=True) if cost[i, j] <= _REACH]
             for track, face in again:
                 track.see(face)
                 lost.remove(track)
@@ -159,6 +160,12 @@ class FaceTracker:
                 break  # lost faces keep their place until their gap is over
             self._tracks.append(_Track(self._next_id, face))
             self._next_id += 1
+
+
+def _usable(face: Face) -> bool:
+    """Whether it is surely a face, with landmarks that can be aligned."""
+    # NaN fails the comparison; landmarks in one place tell no scale.
+    return face.confidence >= LOST_CONFIDENCE and 1e-3 < float(np.ptp(face.landmarks, axis=0).max()) < np.inf
 
 
 def _distance(expected: FloatArray, box: FloatArray) -> float:

@@ -108,16 +108,15 @@ class ClipWindow(Generic[Key]):
         return self._add(features, keys)
 
     def bridge(self, count: int) -> Scored[Key]:
-        """See `Window.bridge`. A gap that falls between two clips is filled by the first frame after it."""
+        """See `Window.bridge`. Only a begun clip is filled; the next one begins when the face is back."""
         if not self._parts:
             return []
+        count = min(count, CLIP_LENGTH - len(self._keys))
         return self._add(_repeat(self._parts[-1][-1:], count), [None] * count)
 
     def finish(self) -> Scored[Key]:
         """See `Window.finish`."""
-        scored = self.bridge(CLIP_LENGTH - len(self._keys)) if self._parts else []
-        self._parts, self._keys = [], []
-        return scored
+        return self.bridge(CLIP_LENGTH)
 
     def _add(self, features: FrameFeatures, keys: Sequence[Key | None]) -> Scored[Key]:
         scored: Scored[Key] = []
@@ -128,9 +127,8 @@ class ClipWindow(Generic[Key]):
             self._keys.extend(keys[taken : taken + room])
             taken += room
             if len(self._keys) == CLIP_LENGTH:
-                if any(key is not None for key in self._keys):
-                    clip = FrameFeatures.cat(self._parts).unflatten(1, CLIP_LENGTH)
-                    scored += _report(self._keys, self._model.relate(clip)[0])
+                clip = FrameFeatures.cat(self._parts).unflatten(1, CLIP_LENGTH)
+                scored += _report(self._keys, self._model.relate(clip)[0])
                 self._parts, self._keys = [], []
         return scored
 

@@ -21,14 +21,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         skips["slow"] = pytest.mark.skip(reason="slow: pass --run-slow")
     if not os.environ.get("PYFAU_TEST_NETWORK"):
         skips["network"] = pytest.mark.skip(reason="needs the internet: set PYFAU_TEST_NETWORK=1")
-    if any("gpu" in item.keywords for item in items):
+    if any(item.get_closest_marker("gpu") for item in items):
         import torch
 
         if not torch.cuda.is_available():
             skips["gpu"] = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
         for marker, skip in skips.items():
-            if marker in item.keywords:
+            if item.get_closest_marker(marker):
                 item.add_marker(skip)
 
 

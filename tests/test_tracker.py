@@ -195,7 +195,6 @@ def test_a_face_that_jumps_a_little_is_found_by_the_search() -> None:
     assert run.aligner.searches == [0, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="pairs out of reach count by their distance in the assignment")
 def test_of_two_lost_faces_the_nearer_one_comes_back() -> None:
     first, second, far = (200.0, 100.0, 100.0), (280.0, 100.0, 99.0), (-300.0, 100.0, 100.0)
     run = Run([[first, second], [], [(210.0, 100.0, 100.0), far]])
@@ -257,7 +256,6 @@ def test_a_face_without_landmarks_is_lost() -> None:
     assert run.updates[2].missed == [0]
 
 
-@pytest.mark.xfail(strict=True, reason="the search does not look at landmarks as following does")
 def test_a_face_without_landmarks_is_not_found() -> None:
     blind = Face(face(A).box_xyxy, np.full((5, 2), np.nan, np.float32), 0.99)
     assert Run([[blind], [A]]).ids == [[], [0]]

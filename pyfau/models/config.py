@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +101,21 @@ class MDHRConfig:
         for region in self.regions:
             start, stop = region.rows
             demand(0 <= start < stop <= GRID, f"region {region.name!r}: rows {region.rows} are not within 0..{GRID}")
-            demand(len(region.aus) <= 10, f"region {region.name!r}: {len(region.aus)} AUs, at most 10 make a class")
+            count = len(region.aus)
+            demand(0 < count <= 10, f"region {region.name!r}: {count} AUs, at least 1 and at most 10 make a class")
         demand(self.input_size in (112, 224), f"input_size must be 112 or 224, got {self.input_size}")
+        size = 112 if self.backbone == "small" else 224
+        demand(self.input_size == size, f"input_size must be {size} for {self.backbone!r}, got {self.input_size}")
+        known = {"widths": 1024, "blocks": 16} if self.backbone == "small" else {}
+        for name, values in options.items():
+            demand(
+                name in known
+                and isinstance(values, list | tuple)
+                and len(values) == 4
+                and all(type(v) is int and 1 <= v <= known[name] for v in values),
+                f"backbone_options of {self.backbone!r} may be four numbers each, {known or 'nothing'} at most, "
+                f"got {name}={values!r}",
+            )
         demand(8 <= self.width <= 4096, f"width must be in 8..4096, got {self.width}")
         demand(8 <= self.dynamic_channels <= 8192, f"dynamic_channels must be in 8..8192, got {self.dynamic_channels}")
         points = [c for point in self.template for c in point]
@@ -160,19 +174,24 @@ class MDHRConfig:
             )
         try:
             record["regions"] = tuple(
-                Region(r["name"], (int(r["rows"][0]), int(r["rows"][1])), tuple(int(a) for a in r["aus"]))
+                Region(r["name"], _pair(r["rows"]), tuple(operator.index(a) for a in r["aus"]))
                 for r in record["regions"]
             )
             record["template"] = tuple((float(x), float(y)) for x, y in record["template"])
-            record["aus"] = tuple(int(a) for a in record["aus"])
+            record["aus"] = tuple(operator.index(a) for a in record["aus"])
             for name in ("thresholds", "mean", "std"):
                 if name in record:
                     record[name] = tuple(float(v) for v in record[name])
             return cls(**record)
-        except (TypeError, KeyError, IndexError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"{origin}: a field has the wrong type ({error!r})") from error
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = values
+    return operator.index(first), operator.index(second)
 
 
 @dataclass(frozen=True, slots=True)

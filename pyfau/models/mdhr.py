@@ -256,10 +256,11 @@ class MDHR(nn.Module):
         Raises:
             InputError: Another dtype or shape.
         """
-        x = torch.from_numpy(np.ascontiguousarray(crops)) if isinstance(crops, np.ndarray) else crops
         size = self.config.input_size
-        if x.dtype != torch.uint8 or x.ndim < 3 or tuple(x.shape[-3:]) != (size, size, 3):
-            raise InputError(f"expected uint8 crops (..., {size}, {size}, 3), got {x.dtype} {tuple(x.shape)}")
+        kind, shape = getattr(crops, "dtype", type(crops).__name__), tuple(getattr(crops, "shape", ()))
+        if str(kind).removeprefix("torch.") != "uint8" or len(shape) < 3 or shape[-3:] != (size, size, 3):
+            raise InputError(f"expected uint8 crops (..., {size}, {size}, 3), got {kind} {shape}")
+        x = torch.from_numpy(np.ascontiguousarray(crops)) if isinstance(crops, np.ndarray) else crops
         return (x.to(self.device).movedim(-1, -3).float() - self.mean) / self.std
 
     def encode(self, x: Tensor) -> FrameFeatures:
@@ -333,6 +334,6 @@ class MDHR(nn.Module):
 
     def _check(self, x: Tensor, ndim: int, expected: str) -> None:
         size = self.config.input_size
-        if x.ndim != ndim or tuple(x.shape[-3:]) != (3, size, size) or not x.is_floating_point() or 0 in x.shape:
+        if x.ndim != ndim or tuple(x.shape[-3:]) != (3, size, size) or x.dtype != self.classifier.dtype or 0 in x.shape:
             shape = expected.format(size=size)
             raise InputError(f"expected normalised float frames {shape}, got {x.dtype} {tuple(x.shape)}")
