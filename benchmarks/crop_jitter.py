@@ -19,6 +19,7 @@ import torch
 from pyfau.aligners import load_aligner, mtcnn
 from pyfau.crop import fit_similarity
 from pyfau.models.config import BP4D_TEMPLATE
+from pyfau.tracker import FaceTracker
 from pyfau.video import read_video
 
 SIDE = 256
@@ -26,14 +27,13 @@ POINTS = np.array([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8], [0.8, 0.8], [0.5, 0.5]]) 
 
 
 def track(aligner, frames: list[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Landmarks (F, 5, 2) of one face, and ms a frame."""
-    box = aligner.detect(frames[0])[0].box_xyxy
+    """Landmarks (F, 5, 2) of one face that is always there, and ms a frame."""
+    tracker = FaceTracker(aligner, detect_every=len(frames) + 1, max_faces=1)
+    tracker.update(frames[0])  # the search
     landmarks = []
     started = time.perf_counter()
     for rgb in frames:
-        face = aligner.refine(rgb, [box])[0]
-        box = face.box_xyxy
-        landmarks.append(face.landmarks)
+        landmarks.append(tracker.update(rgb).faces[0].face.landmarks)
     return np.array(landmarks, np.float64), (time.perf_counter() - started) / len(frames) * 1e3
 
 

@@ -14,6 +14,9 @@ from pyfau.types import Face, FloatArray, UInt8Array
 
 LOST_CONFIDENCE = 0.6
 _SAME_FACE = 0.4  # two boxes with a larger intersection over union are one face
+# A face is looked for in the window of the frame before until it has moved by this share of its side. A window that
+# follows every wobble of the aligner makes it wobble more: a still face never settles then.
+_SLACK = 0.03
 _REACH = 1.0  # a face comes back at most so many box sides from where it is expected
 
 
@@ -44,6 +47,7 @@ class TrackerUpdate:
 class _Track:
     face_id: int
     face: Face
+    window: FloatArray  # (4,) XYXY, where to look for it
     velocity: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))  # of the centre, pixels a frame
     missed: int = 0
 
@@ -55,6 +59,8 @@ class _Track:
     def see(self, face: Face) -> None:
         step = (centre(face.box_xyxy) - centre(self.face.box_xyxy)) / (self.missed + 1)
         self.velocity = 0.5 * self.velocity + 0.5 * step
+        if np.abs(face.box_xyxy - self.window).max() > _SLACK * longer_side(self.window):
+            self.window = face.box_xyxy
         self.face, self.missed = face, 0
 
 
@@ -124,7 +130,7 @@ class FaceTracker:
         """Refine the faces of the last frame; returns the tracks without a face now."""
         seen = [track for track in self._tracks if not track.missed]
         lost = [track for track in self._tracks if track.missed]
-        refined = self._aligner.refine(rgb, [track.face.box_xyxy for track in seen]) if seen else []
+        refined = self._aligner.refine(rgb, [track.window for track in seen]) if seen else []
         kept: list[_Track] = []
         for track, face in zip(seen, refined, strict=True):
             # Two tracks that slid onto one face are told apart by age: the older one keeps it.
@@ -158,7 +164,7 @@ class FaceTracker:
         for face in found:
             if self._max_faces is not None and len(self._tracks) >= self._max_faces:
                 break  # lost faces keep their place until their gap is over
-            self._tracks.append(_Track(self._next_id, face))
+            self._tracks.append(_Track(self._next_id, face, face.box_xyxy))
             self._next_id += 1
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pyfau import AUDetector, AUResult
+from pyfau.aligners.mtcnn import MTCNNAligner
+from pyfau.video import read_picture, read_video
 
 NUMBER_OF_AUS = 16
 
@@ -109,3 +111,23 @@ def test_clips_and_continuous_windows_agree_on_what_is_seen(media: Path, smiling
     clips = AUDetector(device="cpu", window="clips").detect_video(media / "single_face.mp4")
     assert len(clips) == 72
     assert np.corrcoef(score(clips, "AU12"), score(smiling_man, "AU12"))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("clip", ["single_face.mp4", "WolfgangLanger_Pexels.mp4"])
+def test_the_crop_jitters_by_at_most_half_a_pixel(media: Path, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import crop_jitter
+
+    with read_video(media / clip) as reader:
+        frames = [frame.rgb for frame in reader]
+    landmarks, _ = crop_jitter.track(MTCNNAligner(), frames)
+    median, _ = crop_jitter.jitter(landmarks)
+    assert 0.01 < median <= 0.5
+
+
+def test_a_still_face_stands_still(detector: AUDetector, media: Path) -> None:
+    """A repeated picture is no motion: after the search has settled, landmarks and scores do not move at all."""
+    rows = list(detector.detect_frames([read_picture(media / "single_face.jpg")] * 40))
+    for row in rows[15:]:
+        assert np.array_equal(row.landmarks, rows[-1].landmarks)
+        assert np.allclose(row.scores, rows[-1].scores, atol=1e-5)
