@@ -7,7 +7,9 @@ import glob
 import io
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names that the terminal cannot show
+    ended = signal.signal(signal.SIGTERM, _end) if threading.current_thread() is threading.main_thread() else None
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -48,7 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Nobody reads any more: what is left in the buffer must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        if ended is not None:
+            signal.signal(signal.SIGTERM, ended)
     return status
+
+
+def _end(number: int, frame: object) -> None:
+    """Leave by an exception, so that tables and overlays are closed."""
+    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="a .csv or .parquet file for one input, otherwise a folder",
     )  # fmt: skip
-    detect.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the tables in a folder")
+    detect.add_argument("--format", choices=("csv", "parquet"), help="of the tables in a folder (default: csv)")
     detect.add_argument(
         "--overlay",
         type=Path,
@@ -116,6 +127,10 @@ def _add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--window", default="continuous", help="continuous or clips (default: continuous)")
     group.add_argument("--max-gap", type=int, default=15, help="frames a face may be missing (default: 15)")
+    group.add_argument(
+        "--aligner-option", action="append", metavar="NAME=VALUE", help="option of the aligner, such as min_face=24"
+    )
+    group.add_argument("--offline", action="store_true", help="do not ask the Hub; use what its cache holds")
     group.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -136,6 +151,7 @@ def _make_detector(args: argparse.Namespace) -> AUDetector:
         revision=args.revision,
         device=args.device,
         aligner=args.aligner,
+        aligner_options=_aligner_options(args.aligner_option),
         threshold=_threshold(args.threshold),
         max_faces=args.max_faces,
         batch_size=args.batch_size,
@@ -143,7 +159,21 @@ def _make_detector(args: argparse.Namespace) -> AUDetector:
         window=args.window,
         max_gap=args.max_gap,
         progress=not args.quiet,
+        local_files_only=args.offline,
     )
+
+
+def _aligner_options(texts: list[str] | None) -> dict[str, Any] | None:
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"--aligner-option takes NAME=VALUE, got {text!r}")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value  # text need not be quoted
+    return options or None
 
 
 def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None:
@@ -159,36 +189,42 @@ def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None
 
 def _detect(args: argparse.Namespace) -> int:
     from pyfau.overlay import check_is_other
-    from pyfau.result import is_complete
-    from pyfau.video import is_folder, is_picture
+    from pyfau.result import is_complete, read_metadata
+    from pyfau.video import input_record, is_folder, is_picture
 
     inputs = _expand(args.inputs)
-    if (args.fps is not None or args.independent) and not any(is_folder(text) for text in inputs):
-        raise OptionError("--fps and --independent are for folders of pictures, and no input is one")
     single = args.output.suffix.lower() in (".csv", ".parquet") and not is_folder(args.output)
-    if single and len(inputs) != 1:
-        raise OptionError(f"{len(inputs)} inputs need a folder as --output, got the file {args.output}")
+    _check_usage(args, inputs, single)
     overlay_single = args.overlay is not None and args.overlay.suffix != "" and not is_folder(args.overlay)
     if overlay_single and len(inputs) != 1:
         raise OptionError(f"{len(inputs)} inputs need a folder as --overlay, got the file {args.overlay}")
     names = _table_names(inputs)
     jobs = []
     for source, name in zip(inputs, names, strict=True):
-        table = args.output if single else args.output / f"{name}.{args.format}"
+        table = args.output if single else args.output / f"{name}.{args.format or 'csv'}"
         overlay = args.overlay
         if overlay is not None and not overlay_single:
             overlay = overlay / f"{name}{'.png' if is_picture(source) and not is_folder(source) else '.mp4'}"
         for other in inputs if overlay is not None else ():
             check_is_other(overlay, other)
-        if args.resume and is_complete(table, str(Path(source))):
-            print(f"{source}: done already, {table}")
-        else:
-            jobs.append((source, table, overlay))
-    if not jobs:
-        return 0
+        jobs.append((source, table, overlay))
     detector = _make_detector(args)
     failed = 0
     for source, table, overlay in jobs:
+        recorded = read_metadata(table)
+        here = input_record(source)
+        if args.resume and (overlay is None or overlay.is_file()):
+            expected = detector.settings() | {"input": here}
+            if is_folder(source):
+                expected |= {"fps": args.fps, "independent": args.independent}
+            if is_complete(table, expected):
+                print(f"{source}: done already, {table}")
+                continue
+        other = recorded.get("input", {}).get("path", here["path"])
+        if not single and recorded.get("complete") and other != here["path"]:
+            failed += 1
+            print(f"pyfau: {source}: {table} is the table of {other}; give another --output", file=sys.stderr)
+            continue
         try:
             result = _detect_one(detector, source, table, overlay, args)
         except PyfauError as error:
@@ -206,6 +242,25 @@ def _detect(args: argparse.Namespace) -> int:
         faces = len({i for i in result.face_ids if i is not None})
         print(f"{source}: {len(result)} rows, {faces} {'face' if faces == 1 else 'faces'}, {table}")
     return 1 if failed else 0
+
+
+def _check_usage(args: argparse.Namespace, inputs: Sequence[str], single: bool) -> None:
+    """Options that do not apply are refused rather than passed over."""
+    from pyfau.video import is_folder
+
+    if single and len(inputs) != 1:
+        raise OptionError(f"{len(inputs)} inputs need a folder as --output, got the file {args.output}")
+    if (
+        args.output.suffix.lower() in (".txt", ".tsv", ".json", ".xlsx", ".xls", ".feather")
+        and not args.output.is_dir()
+    ):
+        raise OptionError(f"tables are written as .csv or .parquet, got --output {args.output}")
+    if args.format is not None and single:
+        raise OptionError(f"--format is for the tables in a folder; --output {args.output} says what it is")
+    if (args.fps is not None or args.independent) and not any(is_folder(text) for text in inputs):
+        raise OptionError("--fps and --independent are for folders of pictures, and no input is one")
+    if args.seconds is not None and not any(text.startswith(_CAMERA) for text in inputs):
+        raise OptionError("--seconds is for a camera, and no input is one")
 
 
 def _detect_one(
@@ -230,6 +285,8 @@ def _expand(inputs: Sequence[str]) -> list[str]:
 
     found: list[str] = []
     for text in inputs:
+        if not text:
+            raise OptionError("an input is empty text")
         if text.isascii() and text.isdigit() and not Path(text).exists():
             found.append(f"{_CAMERA}{text}")
             continue

@@ -26,11 +26,12 @@ from pyfau.models.mdhr import FrameFeatures
 from pyfau.overlay import OverlayWriter, check_is_other, draw_overlay, write_overlay_picture
 from pyfau.result import AUResult, open_writer
 from pyfau.tracker import FaceTracker, TrackedFace
-from pyfau.types import AURow, FloatArray, Frame, UInt8Array
+from pyfau.types import AURow, FloatArray, Frame, UInt8Array, au_name
 from pyfau.video import (
     FrameReader,
     StrPath,
     check_frame,
+    input_record,
     read_arrays,
     read_camera,
     read_frames,
@@ -117,6 +118,8 @@ class AUDetector:
         self.model = loaded.model
         self.aus = self.model.config.au_names
         self.thresholds = _thresholds(threshold, self.aus, self.model.config.thresholds)
+        if not isinstance(aligner_options, Mapping | None):
+            raise OptionError(f"aligner_options must be a mapping, got {aligner_options!r}")
         options = dict(aligner_options or {})
         if options and not isinstance(aligner, str):
             raise OptionError("aligner_options are for an aligner by name; this one is an object already")
@@ -133,6 +136,7 @@ class AUDetector:
             "score": "occurrence in [0, 1], not intensity",
             "thresholds": {au: round(float(t), 6) for au, t in zip(self.aus, self.thresholds, strict=True)},
             "aligner": aligner if isinstance(aligner, str) else type(aligner).__name__,
+            "aligner_options": dict(aligner_options or {}),
             "window": window,
             "max_gap": self._max_gap,
             "detect_every": self._detect_every,
@@ -143,12 +147,17 @@ class AUDetector:
     def __repr__(self) -> str:
         return f"AUDetector({self.model.config.name}, {len(self.aus)} AUs, {self._device}, {self._window})"
 
+    def settings(self) -> dict[str, Any]:
+        """What decides about the scores, as it stands in the metadata of every result; not the device."""
+        return {key: value for key, value in self._metadata.items() if key not in ("device", "model_origin")}
+
     def detect_video(self, path: StrPath, *, save: StrPath | None = None, overlay: StrPath | None = None) -> AUResult:
         """Score a video file.
 
         Args:
             path: Any video that OpenCV opens.
-            save: Also write the rows to this .csv or .parquet file while the work runs.
+            save: Also write the rows to this .csv or .parquet file while the work runs. What has been written of a CSV
+                survives a kill; a Parquet file comes into being when it is closed, which Ctrl-C and errors do too.
             overlay: Also write a video with boxes, landmarks and active AUs to this file.
 
         Returns:
@@ -219,18 +228,21 @@ class AUDetector:
             MediaError: The file is missing or not a picture.
         """
         file = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
-        if overlay is not None and file is not None:
-            check_is_other(overlay, file)
+        for output in (save, overlay):
+            if output is not None and file is not None:
+                check_is_other(output, file)
         rgb = check_frame(picture) if file is None else read_picture(file)
         metadata = self._metadata | {"source": file or "array", "fps": None, "independent": True}
+        if file is not None:
+            metadata["input"] = input_record(file)
         result = AUResult(self.aus, metadata, files=file is not None)
         for _, rows in self._rows([Frame(0, math.nan, rgb, file)], independent=True):
             result.extend(rows)
+        if overlay is not None:
+            write_overlay_picture(overlay, draw_overlay(rgb, result))
         if save is not None:
             with open_writer(save, self.aus, metadata, file is not None) as writer:
                 writer.write(result)
-        if overlay is not None:
-            write_overlay_picture(overlay, draw_overlay(rgb, result))
         return result
 
     def detect_frames(
@@ -295,25 +307,27 @@ class AUDetector:
         seconds: float | None = None,
     ) -> AUResult:
         """Read to the end into a result, and into files on the way."""
-        if overlay is not None and reader.kind == "video":
-            try:
-                check_is_other(overlay, reader.name)
-            except OptionError:
-                reader.close()
-                raise
         files = reader.kind == "images"
         metadata = self._metadata | {"source": reader.name, "fps": reader.fps, "independent": independent}
+        if reader.kind == "video" or files:
+            metadata["input"] = input_record(reader.name)
         result = AUResult(self.aus, metadata, files=files)
-        frames: Iterable[Frame] = reader
-        if self._progress:
-            frames = tqdm(reader, total=reader.frame_count, unit="frame", desc=Path(reader.name).name)
-        if reader.kind == "camera":
-            frames = _until(frames, seconds)
+        bar = tqdm(
+            reader, total=reader.frame_count, unit="frame", desc=Path(reader.name).name, disable=not self._progress
+        )
+        frames = _until(bar, seconds) if reader.kind == "camera" else bar
         try:
             with ExitStack() as stack:
                 stack.enter_context(reader)
-                writer = stack.enter_context(open_writer(save, self.aus, metadata, files)) if save else None
-                video = stack.enter_context(OverlayWriter(overlay, reader.fps)) if overlay else None
+                for output in (save, overlay):
+                    if output is not None and reader.kind == "video":
+                        check_is_other(output, reader.name)
+                # The overlay first: if its path is no good, a table that is there already must not suffer.
+                video = stack.enter_context(OverlayWriter(overlay, reader.fps)) if overlay is not None else None
+                writer = None
+                if save is not None:
+                    writer = stack.enter_context(open_writer(save, self.aus, metadata, files))
+                stack.callback(bar.close)  # before anything else is printed
                 batch_size = 1 if reader.kind == "camera" else None
                 pairs = self._rows(frames, keep=video is not None, independent=independent, batch_size=batch_size)
                 try:
@@ -370,7 +384,7 @@ class AUStream:
     """Frames one by one, rows as they become final: 7 frames late. Made by `AUDetector.stream`."""
 
     def __init__(self, detector: AUDetector, fps: float | None) -> None:
-        if fps is not None and not (isinstance(fps, int | float | np.floating) and 0 < fps < math.inf):
+        if fps is not None and not (_is_number(fps) and 0 < fps < math.inf):
             raise OptionError(f"fps must be a positive number, got {fps!r}")
         self._detector = detector
         self._fps = fps
@@ -390,6 +404,8 @@ class AUStream:
             InputError: The frame is not a picture. The stream goes on as if it had not been pushed.
         """
         rgb = check_frame(frame)
+        if time_s is not None and not _is_number(time_s):
+            raise OptionError(f"time_s must be a number of seconds, got {time_s!r}")
         if time_s is None:
             time_s = self._count / self._fps if self._fps else math.nan
         with torch.inference_mode():
@@ -584,6 +600,10 @@ def _until(frames: Iterable[Frame], seconds: float | None) -> Iterator[Frame]:
         yield frame
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
 def _whole(value: Any, name: str, least: int) -> int:
     try:
         number = operator.index(value)
@@ -598,13 +618,13 @@ def _thresholds(option: Threshold | None, aus: tuple[str, ...], own: tuple[float
     thresholds = dict(zip(aus, own, strict=True))
     if isinstance(option, Mapping):
         for key, value in option.items():
-            au = f"AU{key:02d}" if isinstance(key, int) else key
+            au = au_name(int(key)) if _is_number(key) else key
             if au not in thresholds:
                 raise OptionError(f"threshold for {key!r}: the model scores {', '.join(aus)}")
             thresholds[au] = value
     elif option is not None:
         thresholds = dict.fromkeys(aus, option)
     for au, value in thresholds.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0.0 <= value <= 1.0:
+        if not _is_number(value) or not 0.0 <= value <= 1.0:
             raise OptionError(f"threshold of {au} must be a number in [0, 1], got {value!r}")
     return np.array(list(thresholds.values()), np.float32)

@@ -118,7 +118,7 @@ class _Style:
                 return
 
     def draw_panel(self, row: AURow, box: _Rect, others: list[_Rect]) -> None:
-        """The active action units beside the box."""
+        """The active action units beside the box; how many find no room stands on a tab."""
         order = [int(i) for i in np.argsort(-row.scores, kind="stable") if row.active[i]]
         most = min(len(order), (self.height - self.pad) // self.row)
         long = [f"{au} {AU_NAMES.get(au, '')}".rstrip() for au in row.aus]
@@ -131,10 +131,25 @@ class _Style:
                     width = label_width + self.measure("0.00") + 2 * self.pad
                     rect = self.place(box, others, width, count * self.row + self.pad, hiding)
                     if rect:
-                        self.fill_panel(
-                            rect, label_width, [(labels[i], float(row.scores[i])) for i in order[:count]], row
-                        )
+                        lines = [(labels[i], float(row.scores[i])) for i in order[:count]]
+                        self.fill_panel(rect, label_width, lines, row)
+                        if count < len(order):
+                            self.draw_count(rect, len(order) - count, [box, *others])
                         return
+
+    def draw_count(self, panel: _Rect, hidden: int, faces: list[_Rect]) -> None:
+        """How many active action units found no room, as a tab on the panel."""
+        label = f"+{hidden}"
+        width, (x0, y0, x1, y1) = self.measure(label) + 2 * self.pad, panel
+        spots = [(x0, y1), (x1 - width, y1), (x0, y0 - self.row), (x1 - width, y0 - self.row), (x1, y1 - self.row)]
+        spots += [(x0 - width, y1 - self.row), (x1, y0), (x0 - width, y0)]
+        rects = [(x, y, x + width, y + self.row) for x, y in spots]
+        free = [rect for rect in rects if self.is_free(rect)]
+        if free:
+            rect = min(free, key=lambda rect: sum(_overlap(rect, face) for face in faces))
+            self.shade(rect, _DARK, 0.66)
+            self.write(label, rect[0] + self.pad, rect[1], _INK)
+            self.taken.append(rect)
 
     def place(self, box: _Rect, others: list[_Rect], width: int, height: int, hiding: int) -> _Rect | None:
         """Where a panel goes: clear of all labels, on the side with more room if it can be."""
@@ -306,7 +321,7 @@ def write_overlay_picture(path: StrPath, rgb: UInt8Array) -> Path:
 
 
 def check_is_other(path: StrPath, source: StrPath) -> None:
-    """Make sure that an overlay does not replace what it is made from.
+    """Make sure that a table or an overlay does not replace what it is made from.
 
     Raises:
         OptionError: Both are the same file.
@@ -316,7 +331,7 @@ def check_is_other(path: StrPath, source: StrPath) -> None:
     except (OSError, ValueError):  # one of them is not there
         same = False
     if same:
-        raise OptionError(f"the overlay {os.fspath(path)} would replace the input {os.fspath(source)}")
+        raise OptionError(f"{os.fspath(path)} would replace the input {os.fspath(source)}")
 
 
 def _checked(rgb: UInt8Array) -> UInt8Array:

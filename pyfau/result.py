@@ -466,20 +466,34 @@ def open_writer(path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], 
         OptionError: The suffix is neither .csv nor .parquet, or the file cannot be written.
         DependencyError: pyarrow is not installed, and the suffix is .parquet.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"results are written to a path, got {type(path).__name__}")
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
         raise OptionError(f"results are written as .csv or .parquet, got {os.fspath(path)!r}")
     return _WRITERS[suffix](path, aus, metadata, files)
 
 
-def is_complete(path: StrPath, source: str | None = None) -> bool:
-    """Whether a CSV or Parquet file is there, its writer finished it, and `source`, if given, is what it is about."""
+def read_metadata(path: StrPath) -> dict[str, Any]:
+    """The metadata of a CSV or Parquet file, with "complete"; empty where there is none to be read."""
     path = Path(path)
     try:
-        record = _read_record(path) if path.is_file() else {}
+        return _read_record(path) if path.is_file() else {}
     except (InputError, OSError):
-        return False
-    return record.get("complete") is True and source in (None, record.get("source"))
+        return {}
+
+
+def is_complete(path: StrPath, expected: Mapping[str, Any] | None = None) -> bool:
+    """Whether a CSV or Parquet file is there and its writer finished it without a failure.
+
+    Args:
+        path: The table.
+        expected: Metadata that it must have besides, such as the model's sha256.
+    """
+    record = read_metadata(path)
+    wanted = _plain(expected or {})
+    whole = record.get("complete") is True and not record.get("failures")
+    return whole and all(record.get(key) == value for key, value in wanted.items())
 
 
 def _check_aus(row: AURow, aus: tuple[str, ...]) -> None:

@@ -417,6 +417,16 @@ def is_folder(path: StrPath) -> bool:
         return False
 
 
+def input_record(path: StrPath) -> dict[str, Any]:
+    """What tells an input file or folder from another, and from itself when it has changed."""
+    path = Path(path).absolute()
+    try:
+        status = path.stat()
+    except OSError:
+        return {"path": str(path)}
+    return {"path": str(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
 def is_picture(path: StrPath) -> bool:
     """Whether the name ends like that of a picture file."""
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
@@ -505,7 +515,9 @@ def _pictures_in(folder: Path) -> list[Path]:
         raise MediaError(f"{folder}: {error.strerror}; expected a folder of pictures") from error
     names = sorted((name for name in names if not name.startswith(".")), key=natural_key)
     if not names:
-        raise MediaError(f"{folder}: no picture files in this folder; expected names such as .jpg or .png")
+        raise MediaError(
+            f"{folder}: no pictures or videos here (subfolders are not searched); expected names such as .jpg"
+        )
     return [folder / name for name in names]
 
 

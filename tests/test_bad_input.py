@@ -182,7 +182,7 @@ def test_files_that_are_no_video(
     ("make", "reason"),
     [
         (missing, "no such file"),
-        (empty_folder, "no picture files"),
+        (empty_folder, "no pictures or videos"),
         (zero_bytes, r"is empty \(0 bytes\)"),
         (text, "not a picture"),
         (noise, "not a picture"),

@@ -292,9 +292,78 @@ def test_resume_skips_what_is_complete_and_redoes_the_rest(clip: Path, tmp_path:
     (out / "third.csv.json").unlink()  # a table that nobody vouches for
     assert detect(third, "-o", out, "--resume") == 0
     assert "done already" not in capsys.readouterr().out
-    assert detect(clip, other, third, "-o", out, "--resume", "--model", "no-such-model") == 0  # nothing left to load
     assert detect(clip, "-o", out) == 0  # without --resume it is done again
     assert (out / "clip.csv").stat().st_mtime_ns > before
+
+
+def test_resume_does_again_what_was_done_in_another_way(clip: Path, tmp_path: Path, capsys: Any) -> None:
+    out, overlays = tmp_path / "out", tmp_path / "overlays"
+
+    def skipped(*options: Any) -> bool:
+        capsys.readouterr()
+        assert detect(clip, "-o", out, "--resume", *options) == 0
+        return "done already" in capsys.readouterr().out
+
+    assert not skipped()
+    assert skipped()
+    assert not skipped("--threshold", "0.9")
+    assert skipped("--threshold", "0.9")
+    assert not skipped("--window", "clips")
+    assert not skipped("--window", "clips", "--overlay", overlays)  # the overlay is still to be made
+    assert skipped("--window", "clips", "--overlay", overlays)
+    os.utime(clip, ns=(0, 0))  # another recording under the same name
+    assert not skipped("--window", "clips")
+
+
+def test_resume_tries_failures_again(pictures: Path, tmp_path: Path, capsys: Any) -> None:
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    for _ in range(2):
+        assert detect(pictures, "-o", tmp_path / "out", "--resume") == 1
+        assert "broken.jpg" in capsys.readouterr().err
+    (pictures / "broken.jpg").unlink()
+    assert detect(pictures, "-o", tmp_path / "out", "--resume") == 0
+    assert detect(pictures, "-o", tmp_path / "out", "--resume") == 0
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_finished_table_of_another_input_is_not_replaced(clip: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "b").mkdir()
+    other = Path(shutil.copy(clip, tmp_path / "b" / clip.name))
+    out = tmp_path / "out"
+    assert detect(clip, "-o", out) == 0
+    before = (out / "clip.csv").read_bytes()
+    for options in ((), ("--resume",)):
+        capsys.readouterr()
+        assert detect(other, "-o", out, *options) == 1
+        assert f"is the table of {clip}" in capsys.readouterr().err
+        assert (out / "clip.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "o.csv", "--seconds", "3"],
+        ["-o", "o.csv", "--format", "parquet"],
+        ["-o", "o.txt"],
+        ["-o", "o.csv", "--revision", "main"],
+        ["-o", "o.csv", "--aligner-option", "foo=1"],
+        ["-o", "o.csv", "--aligner-option", "min_face"],
+        ["-o", "o.csv", "--aligner-option", "min_face=small"],
+    ],
+)
+def test_options_that_do_not_apply_are_refused(
+    clip: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = names_in(tmp_path)
+    assert detect(clip, *options) == 1
+    assert one_line(capsys.readouterr().err).startswith("pyfau: ")
+    assert names_in(tmp_path) == before
+
+
+def test_aligner_options(clip: Path, tmp_path: Path) -> None:
+    assert detect(clip, "-o", tmp_path / "o.csv", "--aligner-option", "min_face=60") == 0
+    assert sidecar(tmp_path / "o.csv")["aligner_options"] == {"min_face": 60}
 
 
 def test_a_bad_input_does_not_stop_the_others(clip: Path, tmp_path: Path, capsys: Any) -> None:
@@ -553,7 +622,11 @@ def test_an_overlay_that_cannot_be_written(clip: Path, tmp_path: Path, capsys: A
         said = one_line(capsys.readouterr().err)
         assert reason in said
         assert str(tmp_path / overlay) in said
-        assert sidecar(tmp_path / "out.csv")["complete"] is False
+        assert not (tmp_path / "out.csv").exists()
+    assert detect(clip, "-o", tmp_path / "out.csv") == 0
+    before = (tmp_path / "out.csv").read_bytes()
+    assert detect(clip, "-o", tmp_path / "out.csv", "--overlay", tmp_path / "o.txt") == 1
+    assert (tmp_path / "out.csv").read_bytes() == before  # the table that was there does not suffer
 
 
 @pytest.mark.parametrize("single", [True, False])
@@ -750,7 +823,10 @@ def test_an_error_in_a_process_is_one_line_and_status_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_keeps_a_valid_table_that_resume_redoes(portrait: list[np.ndarray], tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_ctrl_c_keeps_a_valid_table_that_resume_redoes(
+    portrait: list[np.ndarray], tmp_path: Path, capsys: Any, name: str, status: int
+) -> None:
     total = 1500
     clip = write_clip(tmp_path / "long.mp4", [portrait[k % FRAMES] for k in range(total)])
     out = tmp_path / "long.csv"
@@ -763,14 +839,17 @@ def test_ctrl_c_keeps_a_valid_table_that_resume_redoes(portrait: list[np.ndarray
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if out.exists() and out.read_bytes().count(b"\n") > 20:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(getattr(signal, name))
                 break
             time.sleep(0.02)
         said, complaint = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, said) == (130, "")
-    assert "interrupted; the rows written so far are kept" in one_line(complaint)
+    assert (process.returncode, said) == (status, "")
+    if name == "SIGINT":
+        assert "interrupted; the rows written so far are kept" in one_line(complaint)
+    else:
+        assert complaint == ""
     text = out.read_text(encoding="utf-8")
     assert text.endswith("\n")
     assert {line.count(",") for line in text.splitlines()} == {len(COLUMNS) - 1}

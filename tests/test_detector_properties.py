@@ -25,6 +25,7 @@ from pyfau.crop import crop_face
 from pyfau.errors import DeviceError, InputError, OptionError, PyfauError
 from pyfau.models.mdhr import CONTEXT, FrameFeatures
 from pyfau.types import Face, FloatArray, UInt8Array
+from pyfau.video import read_arrays
 from pyfau.weights.store import save_model
 from pyfau.windows import make_window
 
@@ -637,3 +638,39 @@ def test_every_public_name_is_there() -> None:
     for name in pyfau.__all__:
         assert getattr(pyfau, name) is not None
     assert issubclass(pyfau.ConfigError, PyfauError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"foo": 1}, {"device": "cpu"}, {"min_face": "a"}, {"min_face": 3}, {"thresholds": 0.5}, [1], "x"],
+    ids=str,
+)
+def test_aligner_options_that_are_not_taken(options: Any) -> None:
+    with pytest.raises(OptionError, match=r"aligner|min_face|thresholds"):
+        AUDetector(device="cpu", aligner_options=options)
+
+
+def test_aligner_options_stand_in_the_metadata() -> None:
+    detector = AUDetector(device="cpu", aligner_options={"min_face": 60})
+    result = detector.detect_image(np.zeros((40, 40, 3), np.uint8))
+    assert result.metadata["aligner_options"] == {"min_face": 60}
+    assert detector.settings().items() <= result.metadata.items()
+
+
+@pytest.mark.parametrize("time_s", ["x", True])
+def test_a_pushed_time_is_a_number(make: Callable[..., AUDetector], time_s: Any) -> None:
+    with pytest.raises(OptionError, match="time_s"):
+        make().stream().push(pictures(1)[0], time_s=time_s)
+
+
+def test_iter_camera(make: Callable[..., AUDetector], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a camera come 7 frames late, frame by frame, and the camera is let go when nobody reads on."""
+    reader = read_arrays(iter(pictures(12)))
+    monkeypatch.setattr("pyfau.detector.read_camera", lambda index: reader)
+    rows = make([[at(t)] for t in range(12)]).iter_camera(3)
+    first = next(rows)
+    assert first.frame == 0
+    assert next(reader).index == 8  # 8 frames were read for it: its own and 7 more
+    rows.close()
+    with pytest.raises(StopIteration):
+        next(reader)

@@ -58,6 +58,8 @@ def test_the_smile_fires_and_the_neutral_face_does_not(smiling_man: AUResult) ->
     assert parted[30:].mean() > parted[:10].mean() + 0.2
     assert active(smiling_man, "AU12")[30:].mean() > 0.95
     assert active(smiling_man, "AU12")[:10].mean() < 0.2
+    assert active(smiling_man, "AU25")[30:].mean() > 0.9
+    assert active(smiling_man, "AU25")[:10].mean() < 0.2
 
 
 def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman: AUResult) -> None:
@@ -66,6 +68,8 @@ def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman:
     assert brow[40:160].mean() > 3 * brow[240:].mean()
     assert smile[300:440].mean() > smile[60:200].mean() + 0.3
     assert active(crying_woman, "AU12")[300:440].mean() > 0.9
+    assert active(crying_woman, "AU25")[300:440].mean() > 0.9
+    assert active(crying_woman, "AU25")[:60].mean() < 0.1
 
 
 @pytest.mark.parametrize(

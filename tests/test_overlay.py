@@ -123,12 +123,13 @@ def test_labels_of_five_faces_do_not_overlap(spy: list[Spy], width: int, height:
     scale = np.array([width, height] * 2)
     rows = [row_of(tuple(np.array(box) * scale), i, (0.6, 0.7, 0.8, 0.9, 1)) for i, box in enumerate(boxes)]
     draw_overlay(grey(width, height), rows)
-    assert len(spy[0].taken) == 10  # five numbers, five panels
+    assert 10 <= len(spy[0].taken) <= 15  # five numbers, five panels, and tabs for what found no room
     assert not any(overlay._overlap(a, b) for a, b in combinations(spy[0].taken, 2))
     for x0, y0, x1, y1 in spy[0].taken:
         assert 0 <= x0 < x1 <= width
         assert 0 <= y0 < y1 <= height
-    for panel in spy[0].taken[5:]:
+    tag_width = min(rect[2] - rect[0] for rect in spy[0].taken[:5])
+    for panel in (rect for rect in spy[0].taken[5:] if rect[2] - rect[0] > tag_width):  # tabs are narrower
         assert not any(overlay._overlap(panel, tuple(int(v) for v in row.box_xyxy)) for row in rows)
 
 

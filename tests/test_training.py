@@ -39,7 +39,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = ("train", "validation", "test")
     write(folder, "clips", [(split, 40) for split in splits])
     write(folder, "rendered", [(split, 16) for split in splits for _ in range(3)])
-    write(folder, "faces", [(split, 12) for split in splits], emotion=np.tile(["neutral", "happiness"], 18))
+    write(
+        folder,
+        "faces",
+        [(split, 12) for split in splits],
+        emotion=np.tile(["neutral", "happiness"], 18),
+        lip_gap=np.tile([0.0, 0.1], 18),
+    )
     return folder
 
 

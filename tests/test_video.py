@@ -530,7 +530,7 @@ def test_bad_pictures_are_noted_and_skipped(tmp_path: Path, media: Path) -> None
 
 
 def test_no_pictures_at_all(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=rf"{re.escape(str(tmp_path))}: no picture files"):
+    with pytest.raises(MediaError, match=rf"{re.escape(str(tmp_path))}: no pictures or videos"):
         read_frames(tmp_path)
     (tmp_path / "a.png").write_text("x")
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere")

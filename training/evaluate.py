@@ -17,9 +17,11 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score
 
 from pyfau.models.config import MDHRConfig
 from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures
+from pyfau.weights.store import load_model
 
 PRESENT = 0.3  # a rendered intensity over it counts as present
 TEACHER_PRESENT = 0.35  # and so does a target from the teacher over this
+LIPS_PARTED = 0.08  # and a gap between the inner lips over this, in distances of the outer eye corners
 
 
 @torch.inference_mode()
@@ -89,7 +91,8 @@ def real_faces(model: MDHR, data: Path, split: str) -> dict:
     """What the pictures' emotion labels can show: happiness against neutral, and how often neutral faces fire."""
     scores, _, _ = score_runs(model, Source.load(data, "faces", split))
     with np.load(data / "faces.npz") as arrays:
-        emotion = arrays["emotion"][arrays["split"] == split]
+        mine = arrays["split"] == split
+        emotion, parted = arrays["emotion"][mine], arrays["lip_gap"][mine] > LIPS_PARTED
     neutral, happy = emotion == "neutral", emotion == "happiness"
     thresholds = np.array(model.config.thresholds)
     result: dict = {"neutral": int(neutral.sum()), "happiness": int(happy.sum()), "aus": {}}
@@ -97,6 +100,9 @@ def real_faces(model: MDHR, data: Path, split: str) -> dict:
     for i, name in enumerate(model.config.au_names):
         result["aus"][name] = {
             "auc_happiness_neutral": round(float(roc_auc_score(happy[both], scores[both, i])), 3),
+            "auc_lips_parted": round(float(roc_auc_score(parted, scores[:, i])), 3),
+            "active_where_lips_parted": round(float((scores[parted, i] >= thresholds[i]).mean()), 3),
+            "active_where_closed": round(float((scores[~parted, i] >= thresholds[i]).mean()), 3),
             "active_in_neutral": round(float((scores[neutral, i] >= thresholds[i]).mean()), 3),
             "r_with_AU12": round(float(np.corrcoef(scores[:, i], scores[:, AUS.index(12)])[0, 1]), 3),
         }
@@ -107,20 +113,26 @@ def choose_thresholds(model: MDHR, data: Path, split: str) -> dict:
     """The threshold of each AU with the best F1, and the precision and recall that it gives.
 
     Present means: the teacher's target is over 0.35, on clips and faces together; for AU6 and AU9, which the teacher
-    lacks, a rendered intensity over 0.3. These two may besides fire on at most 5 % of the neutral real faces.
+    lacks, a rendered intensity over 0.3. These two may besides fire on at most 5 % of the neutral real faces. For AU25,
+    whose target follows the lower lip and is small where only the upper one is raised: the inner lips of a face are
+    apart by more than 0.08 of the distance between the outer corners of the eyes.
     """
     clips = score_runs(model, Source.load(data, "clips", split))[:2]
     faces = score_runs(model, Source.load(data, "faces", split))[:2]
     rendered = score_runs(model, Source.load(data, "rendered", split))[:2]
     with np.load(data / "faces.npz") as arrays:
-        neutral = arrays["emotion"][arrays["split"] == split] == "neutral"
+        mine = arrays["split"] == split
+        neutral, parted = arrays["emotion"][mine] == "neutral", arrays["lip_gap"][mine] > LIPS_PARTED
     chosen = {}
     for i, au in enumerate(AUS):
-        if au in TEACHER:
+        least = 0.0
+        if au == 25:
+            scores, present = faces[0][:, i], parted
+        elif au in TEACHER:
             scores = np.concatenate([clips[0][:, i], faces[0][:, i]])
             targets = np.concatenate([clips[1][:, i], faces[1][:, i]])
             known = ~np.isnan(targets)
-            scores, present, least = scores[known], targets[known] > TEACHER_PRESENT, 0.0
+            scores, present = scores[known], targets[known] > TEACHER_PRESENT
         else:
             scores, present = rendered[0][:, i], rendered[1][:, i] > PRESENT
             least = float(np.quantile(faces[0][neutral, i], 0.95))
@@ -138,6 +150,9 @@ def choose_thresholds(model: MDHR, data: Path, split: str) -> dict:
 
 
 def load(path: Path) -> MDHR:
+    """final.pt of train.py, or the model directory that export.py wrote, which has its thresholds."""
+    if path.is_dir():
+        return load_model(path)
     saved = torch.load(path, weights_only=True)
     model = MDHR(MDHRConfig.from_json(saved["config"], str(path)))
     model.load_state_dict(saved["state"])

@@ -24,6 +24,7 @@ from pyfau.aligners.mtcnn import MTCNNAligner
 from pyfau.crop import crop_face
 
 LOST = 0.6  # as in tracking
+INNER_LIPS, OUTER_EYES = (13, 14), (33, 263)  # of the teacher's landmarks
 
 
 def read_tar(path: Path) -> dict[str, np.ndarray]:
@@ -74,10 +75,14 @@ def prepare_faces(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
             crops.append(crop(rgb, face))
             kept.append(i)
     people = [face_person(teacher["source"][i]) for i in kept]
+    points = teacher["landmarks"][kept].astype(np.float32)  # MediaPipe's 478
+    gap = np.linalg.norm(points[:, INNER_LIPS[0]] - points[:, INNER_LIPS[1]], axis=1)
+    eyes = np.linalg.norm(points[:, OUTER_EYES[0]] - points[:, OUTER_EYES[1]], axis=1)
     return np.stack(crops), {
         "index": np.array(kept),
         "targets": targets[kept],
         "emotion": teacher["emotion"][kept],
+        "lip_gap": gap / eyes,
         "split": np.array([hashed_split("faces", p) for p in people]),
     }
 

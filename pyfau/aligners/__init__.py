@@ -45,25 +45,25 @@ class Aligner(Protocol):
         ...
 
 
-def _mtcnn(device: torch.device, **options: Any) -> Aligner:
+def _mtcnn(device: torch.device, /, **options: Any) -> Aligner:
     from pyfau.aligners.mtcnn import MTCNNAligner
 
     return MTCNNAligner(device=device, **options)
 
 
-def _fan(device: torch.device, **options: Any) -> Aligner:
+def _fan(device: torch.device, /, **options: Any) -> Aligner:
     from pyfau.aligners.fan import FANAligner
 
     return FANAligner(device=device, **options)
 
 
-def _mediapipe(device: torch.device, **options: Any) -> Aligner:
+def _mediapipe(device: torch.device, /, **options: Any) -> Aligner:
     from pyfau.aligners.mediapipe import MediaPipeAligner
 
     return MediaPipeAligner(**options)
 
 
-def _aligned(device: torch.device, **options: Any) -> Aligner:
+def _aligned(device: torch.device, /, **options: Any) -> Aligner:
     from pyfau.aligners.aligned import AlignedAligner
 
     return AlignedAligner(**options)
@@ -78,7 +78,7 @@ _ALIGNERS: dict[str, Callable[..., Aligner]] = {
 ALIGNER_NAMES = tuple(_ALIGNERS)
 
 
-def load_aligner(aligner: str | Aligner, device: torch.device, **options: Any) -> Aligner:
+def load_aligner(aligner: str | Aligner, device: torch.device, /, **options: Any) -> Aligner:
     """Make an aligner by name, or pass one through.
 
     Args:
@@ -93,7 +93,10 @@ def load_aligner(aligner: str | Aligner, device: torch.device, **options: Any) -
     if isinstance(aligner, str):
         if aligner not in _ALIGNERS:
             raise OptionError(f"unknown aligner {aligner!r}: expected one of {', '.join(_ALIGNERS)}, or an object")
-        return _ALIGNERS[aligner](device, **options)
+        try:
+            return _ALIGNERS[aligner](device, **options)
+        except TypeError as error:  # an option that it does not have, or of a type that it does not take
+            raise OptionError(f"aligner {aligner!r} with options {options}: {error}") from error
     if not isinstance(aligner, Aligner):
         raise OptionError(f"an aligner needs the methods detect and refine, which {type(aligner).__name__} lacks")
     return aligner

@@ -159,7 +159,9 @@ def load_official(path: Path) -> tuple[MDHRConfig, dict[str, Tensor]]:
         mapped = zipfile.is_zipfile(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # damaged files make the unpickler raise nearly anything
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = "it is no PyTorch file"
+        if zipfile.is_zipfile(path):
+            reason = "it is damaged, or holds objects that only running code could make"
         raise WeightsError(f"{path} is not a checkpoint that loads with weights_only=True: {reason}") from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

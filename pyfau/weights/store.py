@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pyfau.errors import ConfigError, DeviceError, WeightsError
+from pyfau.errors import ConfigError, DeviceError, OptionError, WeightsError
 from pyfau.models.config import MDHRConfig, read_config
 from pyfau.models.mdhr import MDHR
 from pyfau.weights.convert import load_official
@@ -108,6 +108,8 @@ def open_model(
     name = str(name_or_path)
     entry = read_manifest().get(name)
     with ExitStack() as stack:
+        if revision is not None and (entry is not None or _exists(Path(name))):
+            raise OptionError(f"revision {revision!r} is for a Hub repository, and {name} is none")
         expected: str | None = None
         if entry is not None and entry.status == "bundled":
             path = stack.enter_context(as_file(files("pyfau") / "assets" / name))
