@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for those of the process.
 
     Returns:
-        0 if all went well, 1 if an input failed, 130 after Ctrl-C. Wrong usage ends the process with 2.
+        0 if all went well, 1 if an input failed or an option has no such value, 130 after Ctrl-C. A command line that
+        cannot be parsed ends the process with 2.
     """
     args = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -190,7 +191,7 @@ def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None
 def _detect(args: argparse.Namespace) -> int:
     from pyfau.overlay import check_is_other
     from pyfau.result import is_complete, read_metadata
-    from pyfau.video import input_record, is_folder, is_picture
+    from pyfau.video import file_record, is_folder, is_picture
 
     inputs = _expand(args.inputs)
     single = args.output.suffix.lower() in (".csv", ".parquet") and not is_folder(args.output)
@@ -212,19 +213,27 @@ def _detect(args: argparse.Namespace) -> int:
     failed = 0
     for source, table, overlay in jobs:
         recorded = read_metadata(table)
-        here = input_record(source)
-        if args.resume and (overlay is None or overlay.is_file()):
+        here = file_record(source)
+        if args.resume:
             expected = detector.settings() | {"input": here}
+            if overlay is not None:
+                expected["overlay"] = file_record(overlay)
             if is_folder(source):
                 expected |= {"fps": args.fps, "independent": args.independent}
             if is_complete(table, expected):
                 print(f"{source}: done already, {table}")
                 continue
-        other = recorded.get("input", {}).get("path", here["path"])
-        if not single and recorded.get("complete") and other != here["path"]:
+        other = (recorded.get("input") or {}).get("path", here["path"])
+        if not single and other != here["path"]:
             failed += 1
             print(f"pyfau: {source}: {table} is the table of {other}; give another --output", file=sys.stderr)
             continue
+        if overlay is not None and not overlay_single and overlay.exists():
+            claimed = (recorded.get("overlay") or {}).get("path")
+            if claimed != file_record(overlay)["path"]:
+                failed += 1
+                print(f"pyfau: {source}: {overlay} is there and not the overlay of {table}", file=sys.stderr)
+                continue
         try:
             result = _detect_one(detector, source, table, overlay, args)
         except PyfauError as error:
@@ -309,7 +318,10 @@ def _expand(inputs: Sequence[str]) -> list[str]:
             if not videos or any(is_picture(p) for p in files):
                 found.append(match)
             found += videos
-    return list(dict.fromkeys(found))
+    unique: dict[str, str] = {}
+    for text in found:  # one file that is named in several ways is one input
+        unique.setdefault(text if text.startswith(_CAMERA) else os.path.realpath(text), text)
+    return list(unique.values())
 
 
 def _table_names(inputs: Sequence[str]) -> list[str]:

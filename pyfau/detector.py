@@ -31,7 +31,7 @@ from pyfau.video import (
     FrameReader,
     StrPath,
     check_frame,
-    input_record,
+    file_record,
     read_arrays,
     read_camera,
     read_frames,
@@ -121,6 +121,8 @@ class AUDetector:
         if not isinstance(aligner_options, Mapping | None):
             raise OptionError(f"aligner_options must be a mapping, got {aligner_options!r}")
         options = dict(aligner_options or {})
+        if not all(isinstance(name, str) for name in options):
+            raise OptionError(f"aligner_options are named by text, got {aligner_options!r}")
         if options and not isinstance(aligner, str):
             raise OptionError("aligner_options are for an aligner by name; this one is an object already")
         if aligner == "aligned":
@@ -234,12 +236,13 @@ class AUDetector:
         rgb = check_frame(picture) if file is None else read_picture(file)
         metadata = self._metadata | {"source": file or "array", "fps": None, "independent": True}
         if file is not None:
-            metadata["input"] = input_record(file)
+            metadata["input"] = file_record(file)
         result = AUResult(self.aus, metadata, files=file is not None)
         for _, rows in self._rows([Frame(0, math.nan, rgb, file)], independent=True):
             result.extend(rows)
         if overlay is not None:
             write_overlay_picture(overlay, draw_overlay(rgb, result))
+            metadata["overlay"] = file_record(overlay)
         if save is not None:
             with open_writer(save, self.aus, metadata, file is not None) as writer:
                 writer.write(result)
@@ -310,7 +313,7 @@ class AUDetector:
         files = reader.kind == "images"
         metadata = self._metadata | {"source": reader.name, "fps": reader.fps, "independent": independent}
         if reader.kind == "video" or files:
-            metadata["input"] = input_record(reader.name)
+            metadata["input"] = file_record(reader.name)
         result = AUResult(self.aus, metadata, files=files)
         bar = tqdm(
             reader, total=reader.frame_count, unit="frame", desc=Path(reader.name).name, disable=not self._progress
@@ -319,15 +322,17 @@ class AUDetector:
         try:
             with ExitStack() as stack:
                 stack.enter_context(reader)
+                stack.callback(bar.close)  # before anything else is printed
                 for output in (save, overlay):
                     if output is not None and reader.kind == "video":
                         check_is_other(output, reader.name)
                 # The overlay first: if its path is no good, a table that is there already must not suffer.
                 video = stack.enter_context(OverlayWriter(overlay, reader.fps)) if overlay is not None else None
                 writer = None
+                if overlay is not None:
+                    metadata["overlay"] = {"path": file_record(overlay)["path"]}
                 if save is not None:
                     writer = stack.enter_context(open_writer(save, self.aus, metadata, files))
-                stack.callback(bar.close)  # before anything else is printed
                 batch_size = 1 if reader.kind == "camera" else None
                 pairs = self._rows(frames, keep=video is not None, independent=independent, batch_size=batch_size)
                 try:
@@ -337,6 +342,10 @@ class AUDetector:
                             writer.write(rows)
                         if video is not None:
                             video.write(frame.rgb, rows)
+                    if video is not None and overlay is not None:
+                        video.close()  # before the table, which is complete only if the overlay plays
+                        if writer is not None:
+                            writer.metadata["overlay"] = file_record(overlay)
                 finally:
                     result.failures.extend(reader.failures)
                     result.warnings.extend(reader.warnings)

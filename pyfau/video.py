@@ -5,6 +5,7 @@ Files and cameras are decoded ahead of the consumer in a thread. BGR becomes RGB
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 import os
@@ -417,14 +418,18 @@ def is_folder(path: StrPath) -> bool:
         return False
 
 
-def input_record(path: StrPath) -> dict[str, Any]:
-    """What tells an input file or folder from another, and from itself when it has changed."""
-    path = Path(path).absolute()
+def file_record(path: StrPath) -> dict[str, Any]:
+    """What tells a file, or a folder of pictures, from another, and from itself when it has changed."""
+    path = Path(path).resolve()
     try:
         status = path.stat()
+        if not path.is_dir():
+            return {"path": str(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        pictures = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(path.iterdir()) if is_picture(p)]
     except OSError:
         return {"path": str(path)}
-    return {"path": str(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    digest = hashlib.sha256(repr(pictures).encode(errors="backslashreplace")).hexdigest()
+    return {"path": str(path), "pictures": len(pictures), "sha256_of_listing": digest}
 
 
 def is_picture(path: StrPath) -> bool:

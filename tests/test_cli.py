@@ -315,6 +315,62 @@ def test_resume_does_again_what_was_done_in_another_way(clip: Path, tmp_path: Pa
     assert not skipped("--window", "clips")
 
 
+def test_resume_notices_a_picture_and_an_overlay_that_changed(pictures: Path, tmp_path: Path, capsys: Any) -> None:
+    out, overlay = tmp_path / "out.csv", tmp_path / "overlay.mp4"
+
+    def skipped() -> bool:
+        capsys.readouterr()
+        assert detect(pictures, "-o", out, "--overlay", overlay, "--resume") == 0
+        return "done already" in capsys.readouterr().out
+
+    assert not skipped()
+    assert skipped()
+    picture = min(pictures.iterdir())
+    os.utime(picture, ns=(0, 0))  # as an edit in place
+    assert not skipped()
+    assert skipped()
+    overlay.write_bytes(overlay.read_bytes()[:1000])
+    assert not skipped()
+    assert skipped()
+
+
+def test_a_table_is_complete_only_if_its_overlay_is(
+    clip: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(self: Any) -> None:
+        raise OptionError("cannot write the overlay: is the disk full?")
+
+    out = tmp_path / "out.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr("pyfau.detector.OverlayWriter.close", close)
+        assert detect(clip, "-o", out, "--overlay", tmp_path / "o.mp4") == 1
+    assert "disk full" in one_line(capsys.readouterr().err)
+    assert sidecar(out)["complete"] is False
+    assert len(table(out)) == FRAMES
+
+
+def test_a_file_in_an_overlay_folder_that_is_not_ours_is_kept(clip: Path, tmp_path: Path, capsys: Any) -> None:
+    overlays = tmp_path / "overlays"
+    overlays.mkdir()
+    (overlays / "clip.mp4").write_bytes(b"somebody's recording")
+    assert detect(clip, "-o", tmp_path / "out", "--overlay", overlays) == 1
+    assert str(overlays / "clip.mp4") in one_line(capsys.readouterr().err)
+    assert (overlays / "clip.mp4").read_bytes() == b"somebody's recording"
+    (overlays / "clip.mp4").unlink()
+    for _ in range(2):  # its own it may replace
+        assert detect(clip, "-o", tmp_path / "out", "--overlay", overlays) == 0
+
+
+def test_one_file_by_several_paths_is_one_input(clip: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    out = tmp_path / "out"
+    assert detect(clip, tmp_path / "link" / clip.name, tmp_path / "out" / ".." / clip.name, "-o", out) == 0
+    assert {path.name for path in out.glob("*.csv")} == {"clip.csv"}
+    capsys.readouterr()
+    assert detect(tmp_path / "link" / clip.name, "-o", out, "--resume") == 0
+    assert "done already" in capsys.readouterr().out
+
+
 def test_resume_tries_failures_again(pictures: Path, tmp_path: Path, capsys: Any) -> None:
     (pictures / "broken.jpg").write_bytes(b"no picture")
     for _ in range(2):

@@ -642,7 +642,7 @@ def test_every_public_name_is_there() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"foo": 1}, {"device": "cpu"}, {"min_face": "a"}, {"min_face": 3}, {"thresholds": 0.5}, [1], "x"],
+    [{"foo": 1}, {"device": "cpu"}, {"min_face": "a"}, {"min_face": 3}, {"thresholds": 0.5}, {1: 2}, [1], "x"],
     ids=str,
 )
 def test_aligner_options_that_are_not_taken(options: Any) -> None:
