@@ -327,9 +327,9 @@ class AUDetector:
                     if output is not None and reader.kind == "video":
                         check_is_other(output, reader.name)
                 # The overlay first: if its path is no good, a table that is there already must not suffer.
-                video = stack.enter_context(OverlayWriter(overlay, reader.fps)) if overlay is not None else None
-                writer = None
+                video = writer = None
                 if overlay is not None:
+                    video = stack.enter_context(OverlayWriter(overlay, reader.fps))
                     metadata["overlay"] = {"path": file_record(overlay)["path"]}
                 if save is not None:
                     writer = stack.enter_context(open_writer(save, self.aus, metadata, files))

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,14 +21,6 @@ from pyfau import AUDetector, AUResult, AURow
 from pyfau.demo import demo_frames
 from pyfau.errors import InputError, MediaError, OptionError, PyfauError
 from pyfau.video import read_video
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads that share one core with other work are many times slower than one
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -44,14 +44,6 @@ NETWORKS = {
 State = dict[str, torch.Tensor]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads that share one core with other work are many times slower than one
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def tiny() -> MDHR:
     """A small network with weights that no other has."""
