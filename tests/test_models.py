@@ -264,6 +264,39 @@ def test_a_unit_that_is_its_anchor_scores_1_and_no_more() -> None:
         assert float(scores.min()) > 0.9999
 
 
+def test_a_logistic_head_is_a_weighted_sum_through_a_sigmoid() -> None:
+    net = tiny_model(head="logistic")
+    units = torch.randn(5, len(DISFA.aus), WIDTH)
+    odds = torch.einsum("fnd,nd->fn", units, net.classifier) + net.classifier_bias
+    torch.testing.assert_close(net.classify(units), torch.sigmoid(odds))
+
+
+@pytest.mark.parametrize("head", ["cosine", "logistic"])
+def test_calibration_acts_on_the_log_odds(head: str) -> None:
+    pairs = tuple((0.5 + 0.25 * i, 1.0 - 0.5 * i) for i in range(len(DISFA.aus)))
+    plain, calibrated = (tiny_model(head=head, calibration=c) for c in ((), pairs))
+    units = torch.rand(7, len(DISFA.aus), WIDTH)
+    raw = plain.classify(units).double()
+    slope, offset = torch.tensor(pairs).double().T
+    expected = 1 / (1 + ((1 - raw) / raw) ** slope * torch.exp(-offset))
+    torch.testing.assert_close(calibrated.classify(units).double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("head", ["cosine", "logistic"])
+def test_a_slope_of_one_and_no_offset_change_nothing(head: str) -> None:
+    identity = ((1.0, 0.0),) * len(DISFA.aus)
+    units = torch.rand(7, len(DISFA.aus), WIDTH)
+    plain, calibrated = (tiny_model(head=head, calibration=c) for c in ((), identity))
+    torch.testing.assert_close(calibrated.classify(units), plain.classify(units), atol=2e-6, rtol=0)
+
+
+def test_the_first_stage_of_the_small_backbone_may_be_the_stem_alone() -> None:
+    net = tiny_model(backbone_options={"widths": [8, 16, 8, 8], "blocks": [0, 1, 1, 1]})
+    scales, tokens = net.backbone(torch.rand(2, 3, SIZE, SIZE))
+    assert [tuple(s.shape[1:]) for s in scales] == [(8, 56, 56), (16, 28, 28), (8, 14, 14), (8, 7, 7)]
+    assert tokens.shape == (2, TOKENS, 8)
+
+
 def test_the_bits_of_a_region_class_name_its_units_most_significant_first() -> None:
     model = tiny_model(data="bp4d")  # up = 1 2 4 7, mid = 6, down1 = 12 14 15, down2 = 10 17 23 24
     classes = (0b1001, 0b1, 0b010, 0b1000)
@@ -362,7 +395,15 @@ def region(*aus: int, rows: tuple[Any, ...] = (0, 3), name: Any = "all") -> dict
     return {"name": name, "rows": rows, "aus": aus}
 
 
-@pytest.mark.parametrize("config", [tiny_config(), tiny_config("bp4d", source="a run"), paper_config("bp4d", "swin_b")])
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny_config(),
+        tiny_config("bp4d", source="a run"),
+        tiny_config(head="logistic", calibration=((0.5, -1.0),) * 8),
+        paper_config("bp4d", "swin_b"),
+    ],
+)
 def test_config_json_round_trip(config: MDHRConfig, tmp_path: Any) -> None:
     path = tmp_path / "config.json"
     path.write_text(config.to_json(), encoding="utf-8")
@@ -426,6 +467,11 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("flag is text", {"project_regions": "no"}, "project_regions"),
     ("width is a fraction", {"width": 16.5}, "width"),
     ("input size is a float", {"input_size": 112.0}, "input_size"),
+    ("unknown head", {"head": "softmax"}, "head"),
+    ("too few calibrations", {"calibration": [[1, 0]]}, "calibration"),
+    ("a slope that falls", {"calibration": [[-1, 0]] * 8}, "calibration"),
+    ("an offset that is no number", {"calibration": [[1, float("nan")]] * 8}, "calibration"),
+    ("a calibration of triples", {"calibration": [[1, 0, 0]] * 8}, "wrong type"),
     ("backbone options are a list", {"backbone_options": [8]}, "backbone_options"),
     ("std zero", {"std": [0.5, 0.5, 0.0]}, "std positive"),
 ]

@@ -16,6 +16,12 @@ from pyfau import AUDetector
 
 ROOT = Path(__file__).parents[1]
 N = 16
+# As many blendshapes as the teacher has, with all that the stand-ins for AU6 and AU9 are made of.
+SHAPES = [
+    stem + side
+    for stem in ("eyeSquint", "mouthSmile", "browDown", "mouthUpperUp", *(f"other{i}" for i in range(22)))
+    for side in ("Left", "Right")
+]
 
 
 def write(folder: Path, name: str, runs: list[tuple[str, int]], **columns: np.ndarray) -> None:
@@ -26,6 +32,12 @@ def write(folder: Path, name: str, runs: list[tuple[str, int]], **columns: np.nd
     if name != "rendered":
         targets[:, [3, 5]] = np.nan  # no AU6 and AU9
     arrays = {"targets": targets, "split": np.concatenate([np.full(n, split) for split, n in runs])}
+    if name != "rendered":
+        arrays["blendshapes"] = rng.random((count, len(SHAPES))).astype(np.float16)
+        arrays["blendshape_names"] = np.array(SHAPES)
+    if name != "clips":
+        arrays["landmarks"] = rng.uniform(20, 100, (count, 478 if name == "faces" else 68, 2)).astype(np.float16)
+        arrays["yaw"] = rng.uniform(-0.7, 0.7, count).astype(np.float32)
     if name != "faces":
         arrays["clip"] = np.concatenate([np.full(n, f"run{i}") for i, (_, n) in enumerate(runs)])
         arrays["frame"] = np.concatenate([np.arange(n) for _, n in runs])
@@ -68,20 +80,23 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert steps == [2, 3, 4]
     model = out / "final.pt"
-    thresholds, figures = tmp_path / "thresholds.json", tmp_path / "figures.json"
+    calibration, figures, sheets = tmp_path / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
     common = ("evaluate.py", "--data", prepared, "--model", model, "--split")
-    run(*common, "validation", "--thresholds", "--out", thresholds)
-    run(*common, "test", "--out", figures)
-    assert len(json.loads(figures.read_text())["aus"]) == N
+    run(*common, "validation", "--calibrate", "--out", calibration)
     manifest = tmp_path / "manifest.json"
     shutil.copy(ROOT / "weights_manifest.json", manifest)
     folder = tmp_path / "mdhr-new"
-    run("export.py", "--model", model, "--thresholds", thresholds, "--out", folder, "--manifest", manifest)
+    run("export.py", "--model", model, "--calibration", calibration, "--out", folder, "--manifest", manifest)
+    run("evaluate.py", "--data", prepared, "--model", folder, "--split", "test", "--out", figures, "--sheets", sheets)
+    report = json.loads(figures.read_text())
+    assert len(report["calibrated"]["aus"]) == len(report["occurrence"]) == N
+    assert len(list(sheets.glob("*.png"))) == 2 * N
     detector = AUDetector(folder, device="cpu")
     assert len(detector.aus) == N
-    chosen = json.loads(thresholds.read_text())
-    for au, threshold in zip(detector.aus, detector.thresholds, strict=True):
+    chosen = json.loads(calibration.read_text())
+    for au, threshold, fit in zip(detector.aus, detector.thresholds, detector.model.config.calibration, strict=True):
         assert threshold == pytest.approx(chosen[au]["threshold"])
+        assert fit == pytest.approx((chosen[au]["slope"], chosen[au]["offset"]))
     entry = json.loads(manifest.read_text())["models"]["mdhr-lite"]
     assert entry["bytes"] == (folder / "model.safetensors").stat().st_size
     assert detector.detect_image(np.zeros((64, 64, 3), np.uint8)).metadata["model_sha256"] == entry["sha256"]

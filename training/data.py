@@ -34,6 +34,46 @@ TEACHER = {
     43: (1.0, ("eyeBlinkLeft", "eyeBlinkRight")),
 }
 
+# The AUs that the teacher knows well. AU14 and AU15 it knows less well, AU6 and AU9 not at all; AU43 is judged apart.
+JUDGED = (1, 2, 4, 7, 10, 12, 17, 23, 24, 25, 26)
+# A target over this counts as present: about what nine of ten neutral faces of the training people stay under. AU25:
+# the lips are apart (a target over 0.03 does in 88 of 100 pictures with parted lips and in 6 of 100 without); AU43: the
+# eyes are more closed than open; AU6 and AU9: of their stand-ins.
+PRESENT = {
+    1: 0.4, 2: 0.4, 4: 0.5, 6: 0.35, 7: 0.6, 9: 0.35, 10: 0.25, 12: 0.3, 14: 0.25, 15: 0.25, 17: 0.25, 23: 0.3, 24: 0.3,
+    25: 0.03, 26: 0.3, 43: 0.5,
+}  # fmt: skip
+PRESENT_RENDERED = 0.3  # and so does a rendered intensity over it
+# Points of the teacher's face mesh that serve as auxiliary targets, left and right in pairs.
+_PAIRS = (
+    (33, 263), (133, 362), (159, 386), (145, 374), (158, 385), (153, 380), (160, 387), (144, 373), (70, 300),
+    (63, 293), (105, 334), (66, 296), (107, 336), (55, 285), (52, 282), (46, 276), (61, 291), (78, 308), (37, 267),
+    (40, 270), (84, 314), (91, 321), (82, 312), (87, 317), (98, 327), (129, 358), (64, 294), (50, 280), (205, 425),
+    (117, 346), (234, 454), (132, 361), (58, 288), (172, 397), (148, 377),
+)  # fmt: skip
+_MIDDLE = (0, 17, 13, 14, 1, 4, 168, 152, 6)
+MESH = [point for pair in _PAIRS for point in pair] + list(_MIDDLE)
+MESH_MIRROR = np.array([i ^ 1 if i < 2 * len(_PAIRS) else i for i in range(len(MESH))])
+# The renderer's 68 landmarks in the mirror: jaw and brows, nose, eyes, mouth.
+POINTS_68_MIRROR = np.concatenate(
+    [
+        np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1],
+        np.r_[45:41:-1, 47:45:-1, 39:35:-1, 41:39:-1],
+        np.r_[54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1],
+    ]
+)
+
+
+def shape_mirror(names: list[str]) -> np.ndarray:
+    """For each blendshape the place of its mirror image: left and right exchanged."""
+
+    def mirrored(name: str) -> str:
+        if name.endswith("Left"):
+            return name.removesuffix("Left") + "Right"
+        return name.removesuffix("Right") + "Left" if name.endswith("Right") else name
+
+    return np.array([names.index(mirrored(name)) for name in names])
+
 
 def stored_template() -> np.ndarray:
     """The template in fractions of a stored crop, which is the crop and its margin."""
@@ -50,6 +90,27 @@ def teacher_targets(blendshapes: np.ndarray, names: list[str]) -> np.ndarray:
             mean = blendshapes[:, [index[c] for c in channels]].astype(np.float32).mean(axis=1)
             targets[:, column] = np.clip(gain * mean, 0.0, 1.0)
     return targets
+
+
+def proxy_targets(blendshapes: np.ndarray, names: list[str]) -> np.ndarray:
+    """(F, 52) blendshapes to (F, 2) stand-ins for AU6 and AU9 on real faces, which the teacher lacks; NaN: unknown.
+
+    AU6: a squint within a smile, which is what raised cheeks look like to the teacher; without a smile a squint may be
+    AU6 or AU7. AU9 is hardly known: without a lowered brow or a raised upper lip there is none; with both, a squint and
+    no broad smile there probably is.
+    """
+    index = {name: i for i, name in enumerate(names)}
+
+    def channel(stem: str) -> np.ndarray:
+        return blendshapes[:, [index[stem + "Left"], index[stem + "Right"]]].astype(np.float32).mean(axis=1)
+
+    squint, smile, brow, lip = (channel(c) for c in ("eyeSquint", "mouthSmile", "browDown", "mouthUpperUp"))
+    cheek = np.clip((squint - 0.3) / 0.4, 0, 1) * np.clip(smile / 0.5, 0, 1)
+    cheek[(squint > 0.45) & (smile < 0.2)] = np.nan
+    nose = np.full_like(cheek, np.nan)
+    nose[(brow < 0.12) | (lip < 0.03)] = 0.0
+    nose[(brow > 0.35) & (lip > 0.15) & (squint > 0.35) & (smile < 0.5)] = 0.7
+    return np.stack([cheek, nose], axis=1)
 
 
 def clip_sources(shared: Path) -> list[dict[str, str]]:

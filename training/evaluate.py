@@ -1,56 +1,113 @@
-r"""Step 3: figures on people who were never trained on.
+r"""Step 3: figures on people who were never trained on, and the calibration that is chosen on the second split.
 
-python training/evaluate.py --data ../runs/data --model ../runs/lite/final.pt --split test --out report.json
+    python training/evaluate.py --data ../runs/data --model ../runs/lite/final.pt --split validation --calibrate \
+        --out ../runs/lite/calibration.json
+    python training/evaluate.py --data ../runs/data --model pyfau/assets/mdhr-lite --split test --out report.json \
+        --sheets ../runs/lite/sheets
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from data import AUS, TEACHER
+from data import AUS, CROP, JUDGED, PRESENT, PRESENT_RENDERED, TEACHER
 from sampling import Source, centre
-from sklearn.metrics import precision_recall_curve, roc_auc_score
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from pyfau.models.config import MDHRConfig
 from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures
 from pyfau.weights.store import load_model
 
-PRESENT = 0.3  # a rendered intensity over it counts as present
-TEACHER_PRESENT = 0.35  # and so does a target from the teacher over this
-LIPS_PARTED = 0.08  # and a gap between the inner lips over this, in distances of the outer eye corners
+SOURCES = ("clips", "faces", "rendered")
+LIPS_PARTED = 0.08  # a gap between the inner lips over this, in distances of the outer eye corners
+LEAST_FRAMES, LEAST_MOTION = 30, 0.03  # of a clip, for a correlation within it
+MOST_NEUTRAL = 0.1  # share of neutral faces in which an AU may be active at its threshold
+BINS = 15
+SHEET = 40  # pictures of a contact sheet
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class Scored:
+    """Every crop of a source, scored.
+
+    Attributes:
+        scores: (F, N).
+        targets: (F, N); NaN where unknown.
+        runs: (F,) number of the run of each.
+        index: (F,) which crop each is.
+    """
+
+    scores: np.ndarray
+    targets: np.ndarray
+    runs: np.ndarray
+    index: np.ndarray
 
 
 @torch.inference_mode()
-def score_runs(model: MDHR, source: Source, stills: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores and targets (F, N) of every crop, by the continuous window, and the number of each one's run.
+def score(model: MDHR, source: Source, mode: str = "windows", change: Change | None = None) -> Scored:
+    """Score every crop by the continuous window.
 
     Args:
         model: The network.
         source: The crops.
-        stills: Score each frame as if it were a picture of its own: the single-frame ablation.
+        mode: "windows", as at run time; "stills": each frame as if it were a picture of its own; "frames": the part of
+            the network that the first stage of training knows, without the dynamic branch.
+        change: Applied to each crop, (CROP, CROP, 3) uint8.
     """
     model.eval()
-    scores, index, number = [], [], []
-    for run, (start, stop) in enumerate(source.runs):
-        crops = torch.from_numpy(np.array(source.crops[start:stop])).movedim(-1, -3)
-        x = (centre(crops).float() - model.mean) / model.std
-        parts = [model.encode(part.contiguous(memory_format=torch.channels_last)) for part in x.split(64)]
-        features = FrameFeatures.cat(parts)
-        if stills:
-            frames = [f.repeat_interleave(2 * CONTEXT + 1, 0) for f in (features.static, features.dynamic)]
-            windows = FrameFeatures(*frames).unflatten(len(x), 2 * CONTEXT + 1)
-            scores.append(model.relate(windows, "inner")[:, 0])
+    pictures = bool(np.all(source.runs[:, 1] - source.runs[:, 0] == 1))
+    pieces = [np.arange(*run) for run in source.runs]
+    if pictures:
+        pieces = np.array_split(np.concatenate(pieces), max(1, len(pieces) // 64))
+    scores = []
+    for piece in pieces:
+        crops = centre(torch.from_numpy(source.crops[piece]).movedim(-1, -3))
+        if change is not None:
+            changed = [change(np.ascontiguousarray(crop)) for crop in crops.movedim(-3, -1).numpy()]
+            crops = torch.from_numpy(np.stack(changed)).movedim(-1, -3)
+        x = ((crops.float() - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+        features = FrameFeatures.cat([model.encode(part) for part in x.split(64)])
+        if mode == "frames":
+            scores.append(model.relate_tokens(features.static[:, None])[0][:, 0])
+        elif mode == "stills" or pictures:
+            for start in range(0, len(x), 64):
+                few = features[start : start + 64]
+                repeated = [f.repeat_interleave(2 * CONTEXT + 1, 0) for f in (few.static, few.dynamic)]
+                windows = FrameFeatures(*repeated).unflatten(len(few), 2 * CONTEXT + 1)
+                scores.append(model.relate(windows, "inner")[:, 0])
         else:
             order = torch.arange(-CONTEXT, len(x) + CONTEXT).clamp(0, len(x) - 1)
             scores.append(model.relate(features[order].unflatten(1, len(order)), "inner")[0])
-        index.append(np.arange(start, stop))
-        number.append(np.full(stop - start, run))
-    order_of = np.concatenate(index)
-    return torch.cat(scores).numpy(), source.targets[order_of], np.concatenate(number)
+    index = np.concatenate(pieces)
+    runs = np.concatenate([np.full(len(piece), number) for number, piece in enumerate(pieces)])
+    return Scored(torch.cat(scores).float().numpy(), source.targets[index], runs, index)
+
+
+def uncalibrated(model: MDHR) -> MDHR:
+    """The same network, giving the scores of its head as they are."""
+    model.slope.fill_(1.0)
+    model.offset.fill_(0.0)
+    model.config = dataclasses.replace(model.config, calibration=())
+    return model
+
+
+def calibrate(scores: np.ndarray, calibration: Sequence[Sequence[float]]) -> np.ndarray:
+    """(F, N) scores of the head to calibrated ones, as `MDHR.classify` does it."""
+    if not len(calibration):
+        return scores
+    slope, offset = np.array(calibration).T
+    return expit(slope * logit(scores.clip(1e-6, 1 - 1e-6)) + offset)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -59,98 +116,269 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 1e-6 and b.std() > 1e-3 else float("nan")
 
 
-def report(model: MDHR, data: Path, split: str, stills: bool = False) -> dict:
-    """Correlation with the teacher on clips and faces, ROC-AUC on rendered people, by AU."""
-    result: dict = {"split": split, "stills": stills, "aus": {}}
-    clip_scores, clip_targets, clip_runs = score_runs(model, Source.load(data, "clips", split), stills)
-    face_scores, face_targets, _ = score_runs(model, Source.load(data, "faces", split))
-    drawn_scores, drawn_targets, _ = score_runs(model, Source.load(data, "rendered", split), stills)
+def within(scored: Scored, column: int) -> float:
+    """Mean over clips of the correlation within each, where the target moves at all."""
+    found = []
+    for run in np.unique(scored.runs):
+        mine = scored.runs == run
+        if mine.sum() >= LEAST_FRAMES and np.nanstd(scored.targets[mine, column]) > LEAST_MOTION:
+            found.append(correlation(scored.scores[mine, column], scored.targets[mine, column]))
+    return float(np.nanmean(found)) if found else float("nan")
+
+
+def calibration_error(scores: np.ndarray, present: np.ndarray) -> float:
+    """Expected calibration error: mean over bins of equal width of |mean score - share present|, by frames."""
+    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    return float(
+        sum(
+            abs(float(scores[bins == b].mean()) - float(present[bins == b].mean())) * float((bins == b).mean())
+            for b in np.unique(bins)
+        )
+    )
+
+
+def area(present: np.ndarray, scores: np.ndarray) -> float:
+    return float(roc_auc_score(present, scores)) if 0 < present.sum() < len(present) else float("nan")
+
+
+def report(model: MDHR, data: Path, split: str, mode: str = "windows") -> dict:
+    """Agreement with the teacher on clips and faces, and ROC-AUC on rendered people, by AU."""
+    return agreement({name: score(model, Source.load(data, name, split), mode) for name in SOURCES})
+
+
+def agreement(scored: Mapping[str, Scored]) -> dict:
+    """The figures of `report` from scores of every source."""
+    clips, faces, drawn = (scored[name] for name in SOURCES)
+    result: dict = {"aus": {}}
     for i, au in enumerate(AUS):
         figures = {}
         if au in TEACHER:
-            within = []
-            for run in np.unique(clip_runs):
-                mine = clip_runs == run
-                if mine.sum() >= 30 and np.nanstd(clip_targets[mine, i]) > 0.03:
-                    within.append(correlation(clip_scores[mine, i], clip_targets[mine, i]))
-            figures["clips_pooled_r"] = correlation(clip_scores[:, i], clip_targets[:, i])
-            figures["clips_within_r"] = float(np.nanmean(within)) if within else float("nan")
-            figures["faces_r"] = correlation(face_scores[:, i], face_targets[:, i])
-        present = drawn_targets[:, i] > PRESENT
-        figures["rendered_auc"] = float(roc_auc_score(present, drawn_scores[:, i]))
-        figures["rendered_r"] = correlation(drawn_scores[:, i], drawn_targets[:, i])
+            figures["clips_pooled_r"] = correlation(clips.scores[:, i], clips.targets[:, i])
+            figures["clips_within_r"] = within(clips, i)
+            figures["faces_r"] = correlation(faces.scores[:, i], faces.targets[:, i])
+        figures["rendered_auc"] = area(drawn.targets[:, i] > PRESENT_RENDERED, drawn.scores[:, i])
+        figures["rendered_r"] = correlation(drawn.scores[:, i], drawn.targets[:, i])
+        figures["rendered_within_r"] = within(drawn, i)
         result["aus"][f"AU{au:02d}"] = {k: round(v, 3) for k, v in figures.items()}
-    rows = result["aus"].values()
-    keys = ("clips_pooled_r", "clips_within_r", "faces_r", "rendered_auc", "rendered_r")
-    result["summary"] = {k: round(float(np.nanmean([r[k] for r in rows if k in r])), 3) for k in keys}
-    result["counts"] = {"clip_frames": len(clip_scores), "faces": len(face_scores), "rendered": len(drawn_scores)}
+    for name, chosen in (("summary", AUS), ("judged", JUDGED)):
+        rows = [result["aus"][f"AU{au:02d}"] for au in chosen]
+        keys = dict.fromkeys(k for row in rows for k in row)
+        result[name] = {k: round(float(np.nanmean([r[k] for r in rows if k in r])), 3) for k in keys}
+    result["counts"] = {name: len(s.scores) for name, s in scored.items()}
     return result
 
 
-def real_faces(model: MDHR, data: Path, split: str) -> dict:
-    """What the pictures' emotion labels can show: happiness against neutral, and how often neutral faces fire."""
-    scores, _, _ = score_runs(model, Source.load(data, "faces", split))
-    with np.load(data / "faces.npz") as arrays:
-        mine = arrays["split"] == split
-        emotion, parted = arrays["emotion"][mine], arrays["lip_gap"][mine] > LIPS_PARTED
-    neutral, happy = emotion == "neutral", emotion == "happiness"
-    thresholds = np.array(model.config.thresholds)
-    result: dict = {"neutral": int(neutral.sum()), "happiness": int(happy.sum()), "aus": {}}
-    both = neutral | happy
-    for i, name in enumerate(model.config.au_names):
-        result["aus"][name] = {
-            "auc_happiness_neutral": round(float(roc_auc_score(happy[both], scores[both, i])), 3),
-            "auc_lips_parted": round(float(roc_auc_score(parted, scores[:, i])), 3),
-            "active_where_lips_parted": round(float((scores[parted, i] >= thresholds[i]).mean()), 3),
-            "active_where_closed": round(float((scores[~parted, i] >= thresholds[i]).mean()), 3),
-            "active_in_neutral": round(float((scores[neutral, i] >= thresholds[i]).mean()), 3),
-            "r_with_AU12": round(float(np.corrcoef(scores[:, i], scores[:, AUS.index(12)])[0, 1]), 3),
+def labelled(scored: Mapping[str, Scored], column: int, au: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the frames that somebody has labelled for an AU, and whether it is present there.
+
+    The teacher's binarised target on clips and faces; for AU6 and AU9 their stand-ins on real faces (`proxy_targets`,
+    loaded as targets) and the renderer's intensity.
+    """
+    parts = [(scored[name], PRESENT[au]) for name in ("clips", "faces")]
+    if au not in TEACHER:
+        parts = [*parts, (scored["rendered"], PRESENT_RENDERED)]
+    scores = np.concatenate([s.scores[:, column] for s, _ in parts])
+    targets = np.concatenate([s.targets[:, column] - limit for s, limit in parts])
+    known = ~np.isnan(targets)
+    return scores[known], targets[known] > 0
+
+
+def occurrence(scored: Mapping[str, Scored], thresholds: Sequence[float]) -> dict:
+    """How good the calibrated scores are as probabilities, and the thresholded answers as answers."""
+    result: dict = {}
+    for i, au in enumerate(AUS):
+        scores, present = labelled(scored, i, au)
+        active = scores >= thresholds[i]
+        found = float((active & present).sum())
+        result[f"AU{au:02d}"] = {
+            "calibration_error": round(calibration_error(scores, present), 3),
+            "auc": round(area(present, scores), 3),
+            "average_precision": round(float(average_precision_score(present, scores)), 3) if present.any() else None,
+            "precision": round(found / active.sum(), 3) if active.any() else None,
+            "recall": round(found / present.sum(), 3) if present.any() else None,
+            "share_present": round(float(present.mean()), 3),
         }
     return result
 
 
-def choose_thresholds(model: MDHR, data: Path, split: str) -> dict:
-    """The threshold of each AU with the best F1, and the precision and recall that it gives.
+def choose(scored: Mapping[str, Scored], neutral: np.ndarray) -> dict:
+    """Calibration and threshold of each AU, from the scores of the head on the second split.
 
-    Present means: the teacher's target is over 0.35, on clips and faces together; for AU6 and AU9, which the teacher
-    lacks, a rendered intensity over 0.3. These two may besides fire on at most 5 % of the neutral real faces. For AU25,
-    whose target follows the lower lip and is small where only the upper one is raised: the inner lips of a face are
-    apart by more than 0.08 of the distance between the outer corners of the eyes.
+    Calibration: a logistic regression of the binarised label (`labelled`) on the log-odds of the score. The threshold
+    is the calibrated score with the best F1 among those at which the AU is active in at most a tenth of the faces that
+    a person called neutral.
     """
-    clips = score_runs(model, Source.load(data, "clips", split))[:2]
-    faces = score_runs(model, Source.load(data, "faces", split))[:2]
-    rendered = score_runs(model, Source.load(data, "rendered", split))[:2]
-    with np.load(data / "faces.npz") as arrays:
-        mine = arrays["split"] == split
-        neutral, parted = arrays["emotion"][mine] == "neutral", arrays["lip_gap"][mine] > LIPS_PARTED
-    chosen = {}
+    chosen: dict = {}
     for i, au in enumerate(AUS):
-        least = 0.0
-        if au == 25:
-            scores, present = faces[0][:, i], parted
-        elif au in TEACHER:
-            scores = np.concatenate([clips[0][:, i], faces[0][:, i]])
-            targets = np.concatenate([clips[1][:, i], faces[1][:, i]])
-            known = ~np.isnan(targets)
-            scores, present = scores[known], targets[known] > TEACHER_PRESENT
-        else:
-            scores, present = rendered[0][:, i], rendered[1][:, i] > PRESENT
-            least = float(np.quantile(faces[0][neutral, i], 0.95))
-        precision, recall, thresholds = precision_recall_curve(present, scores)
+        scores, present = labelled(scored, i, au)
+        if not 0 < present.sum() < len(present):
+            raise SystemExit(f"AU{au:02d}: cannot be calibrated, it is present in {present.sum()} of {len(present)}")
+        odds = logit(scores.clip(1e-6, 1 - 1e-6))
+        fit = LogisticRegression(C=1e3).fit(odds[:, None], present)
+        slope, offset = max(float(fit.coef_[0, 0]), 1e-2), float(fit.intercept_[0])
+        calibrated = expit(slope * odds + offset)
+        precision, recall, thresholds = precision_recall_curve(present, calibrated)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-        allowed = np.flatnonzero(thresholds >= least)
+        quiet = calibrate(scored["faces"].scores[neutral, i, None], [(slope, offset)])[:, 0]
+        allowed = np.flatnonzero(thresholds > np.quantile(quiet, 1 - MOST_NEUTRAL))
         best = allowed[np.argmax(f1[allowed])] if len(allowed) else len(thresholds) - 1
         chosen[f"AU{au:02d}"] = {
+            "slope": round(slope, 4),
+            "offset": round(offset, 4),
             "threshold": round(float(thresholds[best]), 3),
             "precision": round(float(precision[best]), 3),
             "recall": round(float(recall[best]), 3),
+            "calibration_error": round(calibration_error(calibrated, present), 3),
             "positives": int(present.sum()),
         }
     return chosen
 
 
+@dataclass
+class Faces:
+    """What is known of the pictures of a split besides their targets."""
+
+    crops: np.ndarray
+    emotion: np.ndarray
+    lip_gap: np.ndarray
+    yaw: np.ndarray
+
+    @classmethod
+    def load(cls, data: Path, split: str) -> Faces:
+        """Of what prepare.py wrote, in the order of `Source.runs`."""
+        crops = np.load(data / "faces_crops.npy", mmap_mode="r")
+        with np.load(data / "faces.npz") as arrays:
+            mine = np.flatnonzero(arrays["split"] == split)
+            return cls(crops[mine], arrays["emotion"][mine], arrays["lip_gap"][mine], np.degrees(arrays["yaw"][mine]))
+
+    def tone(self) -> np.ndarray:
+        """How light the skin is in the picture, in [0, 255]: the median of both cheeks. Light and skin in one."""
+        return np.median(np.concatenate([p.reshape(len(p), -1) for p in cheeks(self.crops)], axis=1), axis=1)
+
+
+def cheeks(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches on both cheeks of stored crops, grey."""
+    grey = crops[:, 64:80].mean(axis=-1)
+    return grey[:, :, 36:50], grey[:, :, 78:92]
+
+
+def real_faces(scores: np.ndarray, faces: Faces, thresholds: Sequence[float]) -> dict:
+    """What the pictures' emotion labels can show: happiness against neutral, and how often neutral faces fire."""
+    neutral, happy = faces.emotion == "neutral", faces.emotion == "happiness"
+    parted, both = faces.lip_gap > LIPS_PARTED, neutral | happy
+    result: dict = {"neutral": int(neutral.sum()), "happiness": int(happy.sum()), "aus": {}}
+    for i, au in enumerate(AUS):
+        active = scores[:, i] >= thresholds[i]
+        result["aus"][f"AU{au:02d}"] = {
+            "auc_happiness_neutral": round(area(happy[both], scores[both, i]), 3),
+            "auc_lips_parted": round(area(parted, scores[:, i]), 3),
+            "active_in_neutral": round(float(active[neutral].mean()), 3),
+            "active_where_lips_parted": round(float(active[parted].mean()), 3),
+            "active_where_closed": round(float(active[~parted].mean()), 3),
+            "r_with_AU12": round(correlation(scores[:, i], scores[:, AUS.index(12)]), 3),
+        }
+    return result
+
+
+def _shrunk(crop: np.ndarray, side: int) -> np.ndarray:
+    small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (CROP, CROP), interpolation=cv2.INTER_LINEAR)
+
+
+def _packed(crop: np.ndarray, quality: int) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def _dark(crop: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 5, crop.shape)
+    return (crop * 0.2 + noise).clip(0, 255).astype(np.uint8)
+
+
+def _covered(crop: np.ndarray, top: int, bottom: int, left: int = 0) -> np.ndarray:
+    crop = crop.copy()
+    crop[top:bottom, left:] = (196, 160, 140)
+    return crop
+
+
+EYES_APART = 0.34 * CROP  # pixels between the eyes of a crop
+CHANGES: dict[str, Change] = {
+    "grey": lambda c: np.repeat(c.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8),
+    "a fifth of the light, with noise": _dark,
+    "blur, sigma 2 px": lambda c: cv2.GaussianBlur(c, (0, 0), 2.0),
+    "JPEG quality 15": lambda c: _packed(c, 15),
+    "32 px between the eyes": lambda c: _shrunk(c, round(CROP * 32 / EYES_APART)),
+    "16 px between the eyes": lambda c: _shrunk(c, round(CROP * 16 / EYES_APART)),
+    "mouth covered": lambda c: _covered(c, 66, 100),
+    "right third covered": lambda c: _covered(c, 0, CROP, 75),
+}
+
+
+def robustness(model: MDHR, data: Path, split: str, faces: Faces, base: Scored) -> dict:
+    """The same pictures, worse: mean correlation with the teacher and mean ROC-AUC over the AUs it knows well."""
+
+    def figures(scored: Scored, mine: np.ndarray) -> dict:
+        columns = [AUS.index(au) for au in JUDGED]
+        s, y = scored.scores[mine], scored.targets[mine]
+        present = [y[:, i] > PRESENT[AUS[i]] for i in columns]
+        return {
+            "r": round(float(np.nanmean([correlation(s[:, i], y[:, i]) for i in columns])), 3),
+            "auc": round(float(np.nanmean([area(p, s[:, i]) for p, i in zip(present, columns, strict=True)])), 3),
+            "frames": int(mine.sum()),
+        }
+
+    everything = np.ones(len(base.scores), bool)
+    result = {"as they are": figures(base, everything)}
+    source = Source.load(data, "faces", split)
+    for name, change in CHANGES.items():
+        changed = score(model, source, change=change)
+        result[name] = figures(changed, everything)
+        result[name]["mean_change"] = round(float(np.abs(changed.scores - base.scores).mean()), 3)
+    turned = np.abs(faces.yaw)
+    for low, high in ((0, 10), (10, 20), (20, 30), (30, 45)):
+        result[f"yaw {low} to {high} degrees"] = figures(base, (turned >= low) & (turned < high))
+    tone = faces.tone()
+    dark, light = tone <= np.quantile(tone, 1 / 3), tone >= np.quantile(tone, 2 / 3)
+    result["darkest third of the cheeks"], result["lightest third"] = figures(base, dark), figures(base, light)
+    return result
+
+
+def rendered_groups(drawn: Scored, data: Path) -> dict:
+    """ROC-AUC on rendered people, mean over AUs, by how far the head is turned and how light the skin is."""
+    crops = np.load(data / "rendered_crops.npy", mmap_mode="r")[drawn.index]
+    with np.load(data / "rendered.npz") as arrays:
+        turned = np.abs(np.degrees(arrays["yaw"][drawn.index]))
+    tone = np.concatenate([p.reshape(len(p), -1) for p in cheeks(crops)], axis=1).mean(axis=1)
+    groups = {
+        "yaw under 15 degrees": turned < 15,
+        "yaw 15 to 30 degrees": (turned >= 15) & (turned < 30),
+        "yaw over 30 degrees": turned >= 30,
+        "darkest third of the cheeks": tone <= np.quantile(tone, 1 / 3),
+        "lightest third": tone >= np.quantile(tone, 2 / 3),
+    }
+    result = {}
+    for name, mine in groups.items():
+        present = drawn.targets[mine] > PRESENT_RENDERED
+        areas = [area(present[:, i], drawn.scores[mine, i]) for i in range(len(AUS))]
+        known = ~np.isnan(areas)
+        result[name] = {"auc": round(float(np.mean(areas, where=known)), 3) if known.any() else None}
+        result[name]["frames"] = int(mine.sum())
+    return result
+
+
+def write_sheets(folder: Path, scores: np.ndarray, crops: np.ndarray) -> None:
+    """For each AU a picture of the highest-scored faces and one of the lowest, from left to right and down."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, au in enumerate(AUS):
+        order = np.argsort(-scores[:, i], kind="stable")
+        for name, chosen in (("highest", order[:SHEET]), ("lowest", order[-SHEET:])):
+            rows = [np.hstack(list(crops[chosen[k : k + 10]])) for k in range(0, len(chosen), 10)]
+            width = max(row.shape[1] for row in rows)
+            rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+            cv2.imwrite(str(folder / f"AU{au:02d}_{name}.png"), np.vstack(rows)[..., ::-1])
+
+
 def load(path: Path) -> MDHR:
-    """final.pt of train.py, or the model directory that export.py wrote, which has its thresholds."""
+    """final.pt of train.py, or the model directory that export.py wrote, which has its calibration and thresholds."""
     if path.is_dir():
         return load_model(path)
     saved = torch.load(path, weights_only=True)
@@ -164,17 +392,33 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--stills", action="store_true", help="the single-frame ablation")
-    parser.add_argument("--thresholds", action="store_true", help="choose thresholds on this split instead")
+    parser.add_argument("--mode", default="windows", choices=("windows", "stills", "frames"), help="see score")
+    parser.add_argument("--calibrate", action="store_true", help="choose calibration and thresholds on this split")
+    parser.add_argument("--sheets", type=Path, help="also write contact sheets of the pictures to this folder")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = load(args.model)
-    if args.thresholds:
-        result = choose_thresholds(model, args.data, args.split)
+    calibration, thresholds = model.config.calibration, model.config.thresholds
+    sources = {name: Source.load(args.data, name, args.split, proxies=True) for name in SOURCES}
+    head = {name: score(uncalibrated(model), source, args.mode) for name, source in sources.items()}
+    faces = Faces.load(args.data, args.split)
+    if args.calibrate:
+        result = choose(head, faces.emotion == "neutral")
     else:
-        result = report(model, args.data, args.split, args.stills)
-        result["real_faces"] = real_faces(model, args.data, args.split)
+        final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}
+        result = {
+            "split": args.split,
+            "mode": args.mode,
+            "head": agreement(head),
+            "calibrated": agreement(final),
+            "occurrence": occurrence(final, thresholds),
+            "real_faces": real_faces(final["faces"].scores, faces, thresholds),
+            "robustness": robustness(model, args.data, args.split, faces, head["faces"]),
+            "rendered": rendered_groups(final["rendered"], args.data),
+        }
+        if args.sheets:
+            write_sheets(args.sheets, final["faces"].scores, faces.crops)
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:

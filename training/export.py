@@ -1,6 +1,6 @@
 r"""Step 4: write the bundled model.
 
-    python training/export.py --model ../runs/lite/final.pt --thresholds ../runs/lite/thresholds.json \
+    python training/export.py --model ../runs/lite/final.pt --calibration ../runs/lite/calibration.json \
         --out pyfau/assets/mdhr-lite
 
 Writes config.json and model.safetensors (float16) and enters sha256 and size into weights_manifest.json.
@@ -22,15 +22,18 @@ from pyfau.weights.store import WEIGHTS_FILE, save_model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--thresholds", type=Path, help="from evaluate.py --thresholds")
+    parser.add_argument("--calibration", type=Path, help="from evaluate.py --calibrate")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, default=Path(__file__).parents[1] / "weights_manifest.json")
     args = parser.parse_args()
     model = load(args.model)
-    if args.thresholds:
-        chosen = json.loads(args.thresholds.read_text())
-        values = tuple(float(chosen[au]["threshold"]) for au in model.config.au_names)
-        model.config = dataclasses.replace(model.config, thresholds=values)
+    if args.calibration:
+        chosen = [json.loads(args.calibration.read_text())[au] for au in model.config.au_names]
+        model.config = dataclasses.replace(
+            model.config,
+            calibration=tuple((row["slope"], row["offset"]) for row in chosen),
+            thresholds=tuple(row["threshold"] for row in chosen),
+        )
     digest = save_model(model, args.out, torch.float16)
     size = (args.out / WEIGHTS_FILE).stat().st_size
     manifest = json.loads(args.manifest.read_text())

@@ -2,8 +2,9 @@
 
     python training/prepare.py --shared ../shared --out ../runs/data
 
-Writes faces.npz, clips.npz and rendered.npz (targets, people, splits) with NAME_crops.npy beside each, and takes about
-ten minutes on one core. A part that is there already is kept.
+Writes faces.npz, clips.npz and rendered.npz (targets, people, splits, and where a source has them blendshapes and
+landmarks in the stored crop) with NAME_crops.npy beside each. A part that is there already is kept, so that two
+processes with --parts may share the work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
-from pyfau.crop import crop_face
+from pyfau.crop import crop_face, fit_similarity
 
 LOST = 0.6  # as in tracking
 INNER_LIPS, OUTER_EYES = (13, 14), (33, 263)  # of the teacher's landmarks
@@ -38,8 +39,12 @@ def read_tar(path: Path) -> dict[str, np.ndarray]:
     return pictures
 
 
+def border(rgb: np.ndarray, share: float) -> int:
+    return round(max(rgb.shape[:2]) * share)
+
+
 def pad(rgb: np.ndarray, share: float) -> np.ndarray:
-    by = round(max(rgb.shape[:2]) * share)
+    by = border(rgb, share)
     return cv2.copyMakeBorder(rgb, by, by, by, by, cv2.BORDER_REPLICATE)
 
 
@@ -49,6 +54,18 @@ def largest(aligner: MTCNNAligner, rgb: np.ndarray):
 
 def crop(rgb: np.ndarray, face) -> np.ndarray:
     return crop_face(rgb, face.landmarks, stored_template(), STORED)
+
+
+def to_crop(points: np.ndarray, face) -> np.ndarray:
+    """(L, 2) pixels of the picture that `face` was found in -> pixels of its stored crop."""
+    matrix = fit_similarity(face.landmarks.astype(np.float64) + 0.5, stored_template() * STORED)
+    return (points + 0.5) @ matrix[:, :2].T + matrix[:, 2] - 0.5
+
+
+def head_yaw(pose: np.ndarray) -> np.ndarray:
+    """(F, 4, 4) poses of the teacher -> (F,) radians by which the face looks to the side."""
+    forward = pose[:, :3, 2].astype(np.float32)
+    return np.arctan2(forward[:, 0], forward[:, 2])
 
 
 def follow(aligner: MTCNNAligner, frames: list[np.ndarray]) -> list:
@@ -64,16 +81,18 @@ def follow(aligner: MTCNNAligner, frames: list[np.ndarray]) -> list:
 
 
 def prepare_faces(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    teacher = np.load(shared / "data/faces/teacher.npz")
+    teacher = dict(np.load(shared / "data/faces/teacher.npz"))
     pictures = read_tar(shared / "data/faces/faces.tar")
     targets = teacher_targets(teacher["blendshapes"], list(teacher["blendshape_names"]))
-    crops, kept = [], []
+    crops, kept, landmarks = [], [], []
     for i in tqdm(range(len(targets)), desc="faces"):
-        rgb = pad(pictures[f"{i:05d}.jpg"], 0.35)
+        picture = pictures[f"{i:05d}.jpg"]
+        rgb = pad(picture, 0.35)
         face = largest(aligner, rgb)
         if face is not None:
             crops.append(crop(rgb, face))
             kept.append(i)
+            landmarks.append(to_crop(teacher["landmarks"][i] + float(border(picture, 0.35)), face))
     people = [face_person(teacher["source"][i]) for i in kept]
     points = teacher["landmarks"][kept].astype(np.float32)  # MediaPipe's 478
     gap = np.linalg.norm(points[:, INNER_LIPS[0]] - points[:, INNER_LIPS[1]], axis=1)
@@ -81,6 +100,10 @@ def prepare_faces(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
     return np.stack(crops), {
         "index": np.array(kept),
         "targets": targets[kept],
+        "blendshapes": teacher["blendshapes"][kept],
+        "blendshape_names": teacher["blendshape_names"],
+        "landmarks": np.stack(landmarks).astype(np.float16),
+        "yaw": head_yaw(teacher["pose"][kept]),
         "emotion": teacher["emotion"][kept],
         "lip_gap": gap / eyes,
         "split": np.array([hashed_split("faces", p) for p in people]),
@@ -107,7 +130,8 @@ def prepare_clips(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
         for t, face in enumerate(follow(aligner, frames[: len(targets)])):
             if face is not None:
                 crops.append(crop(frames[t], face))
-                records.append((source["name"], source["person"], splits[source["person"]], t, targets[t]))
+                shapes = np.where(labels["present"][t], labels["bs"][t], np.nan).astype(np.float16)
+                records.append((source["name"], source["person"], splits[source["person"]], t, targets[t], shapes))
     columns = list(zip(*records, strict=True))
     return np.stack(crops), {
         "clip": np.array(columns[0]),
@@ -115,25 +139,29 @@ def prepare_clips(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
         "split": np.array(columns[2]),
         "frame": np.array(columns[3]),
         "targets": np.stack(columns[4]),
+        "blendshapes": np.stack(columns[5]),
+        "blendshape_names": np.array(names),
     }
 
 
 def prepare_rendered(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     crops, records = [], []
     for part in ("part1", "part2"):
-        labels = np.load(shared / f"data/sequences/{part}.npz")
+        labels = dict(np.load(shared / f"data/sequences/{part}.npz"))
         assert tuple(labels["au_numbers"]) == AUS
         pictures = read_tar(shared / f"data/sequences/{part}.tar")
         people = sorted({name.split("/")[0] for name in pictures})
         for row, person in enumerate(tqdm(people, desc=part)):
-            frames = [pad(pictures[f"{person}/{t:02d}.jpg"], 0.15) for t in range(labels["au"].shape[1])]
+            originals = [pictures[f"{person}/{t:02d}.jpg"] for t in range(labels["au"].shape[1])]
+            frames = [pad(rgb, 0.15) for rgb in originals]
             track = follow(aligner, frames)
             name = f"{part}/{person}"
             for t, face in enumerate(track):
                 if face is not None:
                     crops.append(crop(frames[t], face))
+                    points = to_crop(labels["landmarks"][row, t] + float(border(originals[t], 0.15)), face)
                     yaw = labels["pose"][row, t, 0]
-                    records.append((name, hashed_split("rendered", name), t, labels["au"][row, t], yaw))
+                    records.append((name, hashed_split("rendered", name), t, labels["au"][row, t], yaw, points))
     columns = list(zip(*records, strict=True))
     return np.stack(crops), {
         "clip": np.array(columns[0]),
@@ -141,23 +169,28 @@ def prepare_rendered(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, d
         "frame": np.array(columns[2]),
         "targets": np.stack(columns[3]).astype(np.float32),
         "yaw": np.array(columns[4], np.float32),
+        "landmarks": np.stack(columns[5]).astype(np.float16),
     }
+
+
+PARTS = {"clips": prepare_clips, "rendered": prepare_rendered, "faces": prepare_faces}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="the folder that holds data/")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     aligner = MTCNNAligner()
-    for name, prepare in (("clips", prepare_clips), ("rendered", prepare_rendered), ("faces", prepare_faces)):
+    for name in args.parts:
         if (args.out / f"{name}.npz").exists():
             print(f"{name}: there already")
             continue
-        crops, arrays = prepare(args.shared, aligner)
+        crops, arrays = PARTS[name](args.shared, aligner)
         np.save(args.out / f"{name}_crops.npy", crops)
         np.savez(args.out / f"{name}.npz", **arrays)
         counts = {s: int((arrays["split"] == s).sum()) for s in ("train", "validation", "test")}

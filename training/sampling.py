@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from data import CROP, STORED
+from data import AUS, CROP, MARGIN, MESH, MESH_MIRROR, POINTS_68_MIRROR, STORED, proxy_targets, shape_mirror
 from torch import Tensor
+from torch.utils.data import IterableDataset
+
+POINTS = len(MESH) + len(POINTS_68_MIRROR)  # the teacher's on real faces, the renderer's on drawn ones
+SHAPES = 52
 
 
 @dataclass
@@ -20,28 +25,49 @@ class Source:
         crops: (F, STORED, STORED, 3) uint8, memory-mapped.
         targets: (F, N) in [0, 1]; NaN where unknown.
         runs: (R, 2) first and past-the-last crop of each run.
+        shapes: (F, 52) the teacher's blendshapes in [0, 1]; NaN where unknown.
+        points: (F, POINTS, 2) landmarks in pixels of the stored crop; NaN where unknown.
+        shapes_mirror: Order of the blendshapes in the mirror.
     """
 
     crops: np.ndarray
     targets: np.ndarray
     runs: np.ndarray
+    shapes: np.ndarray
+    points: np.ndarray
+    shapes_mirror: np.ndarray
 
     @classmethod
-    def load(cls, folder: Path, name: str, split: str) -> Source:
-        """The crops of one split of a source that prepare.py wrote."""
+    def load(cls, folder: Path, name: str, split: str, proxies: bool = False) -> Source:
+        """The crops of one split of a source that prepare.py wrote, with `data.proxy_targets` or without."""
         crops = np.load(folder / f"{name}_crops.npy", mmap_mode="r")
-        with np.load(folder / f"{name}.npz") as arrays:
-            mine = arrays["split"] == split
-            if "clip" in arrays:
-                starts_new = (arrays["clip"][1:] != arrays["clip"][:-1]) | (np.diff(arrays["frame"]) != 1)
-                edges = np.concatenate([[0], np.flatnonzero(starts_new) + 1, [len(mine)]])
-                runs = np.stack([edges[:-1], edges[1:]], axis=1)
-            else:
-                runs = np.stack([np.arange(len(mine)), np.arange(1, len(mine) + 1)], axis=1)
-            return cls(crops, arrays["targets"], runs[mine[runs[:, 0]]])
+        with np.load(folder / f"{name}.npz") as stored:
+            arrays = dict(stored)
+        mine = arrays["split"] == split
+        if "clip" in arrays:
+            starts_new = (arrays["clip"][1:] != arrays["clip"][:-1]) | (np.diff(arrays["frame"]) != 1)
+            edges = np.concatenate([[0], np.flatnonzero(starts_new) + 1, [len(mine)]])
+            runs = np.stack([edges[:-1], edges[1:]], axis=1)
+        else:
+            runs = np.stack([np.arange(len(mine)), np.arange(1, len(mine) + 1)], axis=1)
+        targets = arrays["targets"].astype(np.float32)
+        shapes = np.full((len(mine), SHAPES), np.nan, np.float32)
+        points = np.full((len(mine), POINTS, 2), np.nan, np.float32)
+        mirror = np.arange(SHAPES)
+        if "blendshapes" in arrays:
+            names = [str(n) for n in arrays["blendshape_names"]]
+            shapes[:] = arrays["blendshapes"]
+            mirror = shape_mirror(names)
+            if proxies:
+                targets[:, [AUS.index(6), AUS.index(9)]] = proxy_targets(shapes, names)
+        if name == "faces":
+            points[:, : len(MESH)] = arrays["landmarks"][:, MESH]
+        elif name == "rendered":
+            points[:, len(MESH) :] = arrays["landmarks"]
+        return cls(crops, targets, runs[mine[runs[:, 0]]], shapes, points, mirror)
 
-    def sample(self, rng: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """(count, length) crop indices, and whether each sequence is a repeated still."""
+    def sample(self, rng: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, bool]:
+        """(count, length) crop indices, and whether the sequences are repeated stills."""
         lengths = self.runs[:, 1] - self.runs[:, 0]
         weights = np.minimum(lengths, 200) if length == 1 else np.where(lengths >= length, np.sqrt(lengths), 0)
         still = weights.sum() == 0
@@ -49,68 +75,140 @@ class Source:
             weights = np.ones(len(lengths))
         chosen = self.runs[rng.choice(len(lengths), count, p=weights / weights.sum())]
         if still:
-            return np.repeat(chosen[:, :1], length, axis=1), np.ones(count, bool)
+            return np.repeat(chosen[:, :1], length, axis=1), True
         first = rng.integers(chosen[:, 0], chosen[:, 1] - length + 1)
-        step = np.where(rng.random(count) < 0.5, 1, -1)[:, None]  # time may run backwards
-        order = np.arange(length)[None, :]
-        order = np.where(step > 0, order, length - 1 - order)
-        return first[:, None] + order, np.zeros(count, bool)
+        backwards = rng.random((count, 1)) < 0.5  # time may run backwards
+        order = np.where(backwards, np.arange(length)[::-1], np.arange(length))
+        return first[:, None] + order, False
 
 
-def gather(source: Source, index: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Crops (B, T, 3, STORED, STORED) float in [0, 1] and targets (B, T, N)."""
-    flat = index.reshape(-1)
-    unique, inverse = np.unique(flat, return_inverse=True)
-    pictures = torch.from_numpy(source.crops[unique][inverse].reshape(*index.shape, STORED, STORED, 3))
-    return pictures.movedim(-1, -3).float() / 255, torch.from_numpy(source.targets[flat].reshape(*index.shape, -1))
+def augment(
+    crops: np.ndarray, points: np.ndarray, still: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """One camera and one light over a sequence.
+
+    Args:
+        crops: (T, STORED, STORED, 3) uint8.
+        points: (T, P, 2) pixels of the stored crops.
+        still: Move the camera over the sequence, because the face does not move.
+        rng: Where the chances come from.
+
+    Returns:
+        (T, CROP, CROP, 3) uint8, the points in them, and whether they are mirrored.
+    """
+    length = len(crops)
+    mirrored = rng.random() < 0.5
+    drift = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
+    wobble = (drift + 0.3 * np.sin(3 * drift + rng.uniform(0, 6.3))) * still
+    scale = np.exp(np.clip(0.05 * rng.normal(), -0.1, 0.1) + 0.01 * rng.normal() * wobble)
+    angle = 0.07 * rng.normal() + 0.02 * rng.normal() * wobble
+    shift = CROP / 2 * (0.03 * rng.normal(size=2) + 0.012 * rng.normal(size=2) * wobble[:, None])
+    shift = shift + 0.12 * rng.normal(size=(length, 2))  # the tracker's jitter
+    middle = (CROP - 1) / 2
+    out = np.empty((length, CROP, CROP, 3), np.uint8)
+    moved = np.empty_like(points)
+    for t in range(length):
+        a = scale[t] * np.cos(angle[t])
+        b = scale[t] * np.sin(angle[t])
+        m = np.array([[a, -b], [b, a]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+        offset = middle + shift[t] - m @ np.full(2, (STORED - 1) / 2)
+        matrix = np.column_stack([m, offset])
+        cv2.warpAffine(crops[t], matrix, (CROP, CROP), dst=out[t], borderMode=cv2.BORDER_REPLICATE)
+        moved[t] = points[t] @ m.T + offset
+    return _light(out, rng), moved, mirrored
 
 
-def augment(x: Tensor, still: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, T, 3, STORED, STORED) -> (B, T, 3, CROP, CROP) in [0, 1]; one camera and one light a sequence."""
-    batch, length = x.shape[:2]
+def _light(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(T, CROP, CROP, 3) uint8, with another light, lens and sensor."""
+    grey, small, noisy, covered, blurred, packed = rng.random(6)
+    if grey < 0.35:
+        frames = np.repeat(frames.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
+    levels = np.linspace(1e-4, 1, 256)
+    curve = levels ** np.exp(0.3 * rng.normal())
+    curve = (curve - 0.5) * rng.uniform(0.5, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
+    tables = curve[:, None] * (1 + 0.06 * rng.normal(size=3))
+    lookup = (tables.clip(0, 1) * 255).round().astype(np.uint8)[None]
+    frames = np.stack([cv2.LUT(f, lookup) for f in frames])
+    if small < 0.3:  # a smaller face, enlarged
+        side = int(rng.uniform(30, 90))
+        frames = np.stack(
+            [cv2.resize(cv2.resize(f, (side, side), interpolation=cv2.INTER_AREA), (CROP, CROP)) for f in frames]
+        )
+    if blurred < 0.15:
+        sigma = rng.uniform(0.5, 2.0, 2)
+        frames = np.stack([cv2.GaussianBlur(f, (0, 0), sigma[0], sigmaY=sigma[1]) for f in frames])
+    if covered < 0.1:  # something before the face
+        top, left = rng.integers(0, 80, 2)
+        height, width = rng.integers(15, 45, 2)
+        frames[:, top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    if noisy < 0.3:
+        noise = rng.normal(0, 255 * 0.03 * rng.random(), frames.shape).astype(np.float32)
+        frames = (frames + noise).clip(0, 255).astype(np.uint8)
+    if packed < 0.25:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(20, 85))]
+        frames = np.stack([cv2.imdecode(cv2.imencode(".jpg", f, quality)[1], cv2.IMREAD_COLOR) for f in frames])
+    return frames
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
+@dataclass
+class Batch:
+    """Sequences of all sources, one after the other.
 
-    drift = torch.linspace(-1, 1, length)[None, :] if length > 1 else torch.zeros(1, 1)
-    moving = still.float()[:, None]
-    wobble = drift + 0.3 * torch.sin(3 * drift + uniform(0, 6.3, batch, 1))
-    scale = torch.exp((0.05 * normal(batch, 1)).clamp(-0.1, 0.1) + 0.01 * normal(batch, 1) * wobble * moving)
-    angle = 0.07 * normal(batch, 1) + 0.02 * normal(batch, 1) * wobble * moving
-    shift = 0.03 * normal(batch, 1, 2) + 0.012 * normal(batch, 1, 2) * (wobble * moving)[..., None]
-    shift = shift + 0.002 * normal(batch, length, 2)  # the tracker's jitter
-    mirror = torch.where(torch.rand(batch, 1, generator=generator) < 0.5, -1.0, 1.0)
-    scale = scale * CROP / STORED
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    rows = [torch.stack([cos * mirror, -sin, shift[..., 0]], -1), torch.stack([sin * mirror, cos, shift[..., 1]], -1)]
-    theta = torch.stack(rows, dim=-2).flatten(0, 1)
-    grid = F.affine_grid(theta, [batch * length, 3, CROP, CROP], align_corners=False)
-    y = F.grid_sample(x.flatten(0, 1), grid, padding_mode="border", align_corners=False).unflatten(0, (batch, length))
+    Attributes:
+        crops: (B, T, 3, CROP, CROP) uint8.
+        targets: (B, T, N); NaN where unknown.
+        shapes: (B, T, 52); NaN where unknown.
+        points: (B, T, POINTS, 2) in [-1, 1] over the crop; NaN where unknown.
+    """
 
-    chance = torch.rand(batch, 4, generator=generator)
-    grey = y.mean(dim=2, keepdim=True)
-    y = torch.where((chance[:, 0] < 0.35).view(-1, 1, 1, 1, 1), grey, y)
-    y = y.clamp_min(1e-4) ** torch.exp(0.25 * normal(batch, 1, 1, 1, 1))
-    y = (y - 0.5) * uniform(0.55, 1.3, batch, 1, 1, 1, 1) + 0.5 + uniform(-0.15, 0.15, batch, 1, 1, 1, 1)
-    y = y * (1 + 0.06 * normal(batch, 1, 3, 1, 1))
-    for i in range(batch):
-        if chance[i, 1] < 0.3:  # a smaller face, enlarged
-            side = int(uniform(36, 90, 1))
-            small = F.interpolate(y[i], size=side, mode="bilinear", antialias=True)
-            y[i] = F.interpolate(small, size=CROP, mode="bilinear")
-        if chance[i, 2] < 0.3:
-            y[i] += 0.03 * float(uniform(0, 1, 1)) * torch.randn(y[i].shape, generator=generator)
-        if chance[i, 3] < 0.1:  # something before the face
-            top, left = (int(v) for v in uniform(0, 80, 2))
-            height, width = (int(v) for v in uniform(15, 45, 2))
-            y[i, :, :, top : top + height, left : left + width] = uniform(0, 1, 3, 1, 1)
-    return y.clamp(0, 1)
+    crops: Tensor
+    targets: Tensor
+    shapes: Tensor
+    points: Tensor
+
+
+class Batches(IterableDataset):
+    """The batches of a stage from step `start` on; a batch depends on the seed and its step alone.
+
+    Args:
+        sources: By name.
+        counts: Sequences of each source in a batch.
+        length: Frames of a sequence.
+        steps: First step and the step after the last.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Source], counts: Mapping[str, int], length: int, steps: range, seed: int
+    ) -> None:
+        self.sources, self.counts, self.length, self.steps, self.seed = sources, counts, length, steps, seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        cv2.setNumThreads(1)
+        for step in self.steps:
+            yield self.batch(np.random.default_rng((self.seed, step)))
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """One batch."""
+        crops, targets, shapes, points = [], [], [], []
+        mirror = np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR])
+        for name, count in self.counts.items():
+            source = self.sources[name]
+            index, still = source.sample(rng, count, self.length)
+            for row in index:
+                picture, places, mirrored = augment(source.crops[row], source.points[row], still, rng)
+                crops.append(picture)
+                targets.append(source.targets[row])
+                shapes.append(source.shapes[row][:, source.shapes_mirror] if mirrored else source.shapes[row])
+                points.append(places[:, mirror] if mirrored else places)
+        return Batch(
+            torch.from_numpy(np.stack(crops)).movedim(-1, -3),
+            torch.from_numpy(np.stack(targets)),
+            torch.from_numpy(np.stack(shapes)),
+            torch.from_numpy(np.stack(points)) * (2 / (CROP - 1)) - 1,
+        )
 
 
 def centre(x: Tensor) -> Tensor:
     """Stored crops without their margin: (..., 3, STORED, STORED) -> (..., 3, CROP, CROP)."""
-    margin = (STORED - CROP) // 2
-    return x[..., margin:-margin, margin:-margin]
+    return x[..., MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -2,10 +2,12 @@
 
     python training/train.py --data ../runs/data --out ../runs/lite
 
-Two stages. "frames": single crops, so that the backbone and the heads learn what each action unit looks like; the
-dynamic branch sees no change. "windows": 16 frames of clips, of rendered people and of stills under a moving camera, so
-that the dynamic branch and the temporal convolution learn. Writes checkpoint.pt (resumed from when it is there),
-log.jsonl and, at the end, final.pt with the averaged weights.
+Two stages. "frames": single crops, so that backbone, regions and heads learn what each action unit looks like; the
+dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "windows": 16 frames of
+clips, of rendered people and of stills under a moving camera; the backbone rests, everything behind it learns.
+
+Writes checkpoint.pt (resumed from when it is there), log.jsonl, frames.pt (the network after the first stage: the
+single-frame ablation) and, at the end, final.pt, all with averaged weights.
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ import torch
 import torch.nn.functional as F
 from data import AUS, CROP, TEMPLATE
 from evaluate import report
-from sampling import Source, augment, gather
-from torch import Tensor
+from sampling import POINTS, SHAPES, Batch, Batches, Source
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from pyfau.models.config import MDHRConfig, Region
-from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures
+from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="1",
+    version="2",
     backbone="small",
+    backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2)},
     aus=AUS,
     regions=(
         Region("up", (0, 3), (1, 2, 4, 7, 43)),
@@ -42,30 +46,65 @@ CONFIG = MDHRConfig(
     thresholds=(0.5,) * len(AUS),
     input_size=CROP,
     width=128,
-    dynamic_channels=192,
+    dynamic_channels=128,
+    head="logistic",
     source="trained by training/train.py",
 )
-# How far a label counts, by source. The teacher has no AU6 and AU9 (its targets are NaN there), and rendered faces mean
-# something else by some names: they are trusted where they are the only source, and hardly where the two disagree.
-TRUST = {"faces": {}, "clips": {}, "rendered": {14: 0.2, 15: 0.3, 17: 0.1, 23: 0.0, 24: 0.2, 7: 0.2}}
-RENDERED_DEFAULT, RENDERED_ONLY = 0.4, 1.0
+# How far a label of a rendered face counts. By some names the teacher and the renderer mean different things: real
+# faces come first there. AU6 and AU9 are known exactly from rendered faces alone.
+RENDERED = {7: 0.4, 14: 0.4, 15: 0.4, 17: 0.4, 23: 0.4, 24: 0.4, 6: 1.0, 9: 1.0}
+RENDERED_DEFAULT = 0.7
+PROXY = 0.5  # and how far the stand-ins for AU6 and AU9 on real faces do
 ACTIVE = 0.35  # a target over it counts as active in the region classes
 STAGES = {
-    # sequences of each source in a batch, length, learning rate of backbone and of the rest
-    "frames": {"batch": {"faces": 48, "clips": 24, "rendered": 24}, "length": 1, "lr": (3e-3, 3e-3)},
-    "windows": {"batch": {"faces": 2, "clips": 4, "rendered": 2}, "length": 16, "lr": (6e-4, 1.5e-3)},
+    # sequences of each source in a batch, length, highest learning rate
+    "frames": {"batch": {"faces": 40, "clips": 26, "rendered": 30}, "length": 1, "lr": 3e-3},
+    "windows": {"batch": {"faces": 3, "clips": 6, "rendered": 4}, "length": 16, "lr": 1e-3},
 }
+REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.1, 0.5, 2.0
 
 
-def trust(source: str) -> Tensor:
-    weights = torch.ones(len(AUS))
-    if source == "rendered":
-        weights.fill_(RENDERED_DEFAULT)
-        for au in (6, 9):
-            weights[AUS.index(au)] = RENDERED_ONLY
-    for au, weight in TRUST[source].items():
-        weights[AUS.index(au)] = weight
-    return weights
+class Trainee(nn.Module):
+    """The network, and heads for the auxiliary targets that are thrown away afterwards."""
+
+    def __init__(self, config: MDHRConfig) -> None:
+        super().__init__()
+        self.mdhr = MDHR(config)
+        with torch.no_grad():
+            # The temporal parts begin as if they were not there.
+            self.mdhr.dynamics.output.norm.weight.zero_()
+            self.mdhr.temporal.weight.zero_()
+            self.mdhr.temporal.weight[TCN_KERNEL // 2] = 1.0
+            self.mdhr.temporal.bias.zero_()
+        self.squeeze = nn.Linear(config.width, 16)
+        self.shapes = nn.Linear(16 * TOKENS, SHAPES)
+        self.points = nn.Linear(16 * TOKENS, 2 * POINTS)
+
+    def forward(self, x: Tensor, stage: str) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """(B, T, 3, CROP, CROP) uint8 -> scores, region logits, blendshapes and points, all (B, T, ...)."""
+        batch, length = x.shape[:2]
+        net = self.mdhr
+        pixels = (x.flatten(0, 1).float() - net.mean) / net.std
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if stage == "frames":
+            _, tokens = net.backbone(pixels)
+            static = net.static(tokens)
+            scores, logits = net.relate_tokens(static.unflatten(0, (batch, length)))
+        else:
+            with torch.no_grad():
+                scales, tokens = net.backbone(pixels)
+            static = net.static(tokens)
+            features = FrameFeatures(static, net.dynamics.encode(scales)).unflatten(batch, length)
+            scores, logits = net.relate_regions(pad_ends(features), "inner")
+            logits = [x[:, 2:-2] for x in logits]  # of the scored frames
+        seen = F.relu(self.squeeze(static)).flatten(1)
+        shape = (batch, length)
+        return scores, logits, self.shapes(seen).unflatten(0, shape), self.points(seen).unflatten(0, shape)
+
+    def rest_backbone(self) -> None:
+        """Train mode for all but the backbone."""
+        self.train()
+        self.mdhr.backbone.eval()
 
 
 def pad_ends(features: FrameFeatures) -> FrameFeatures:
@@ -79,119 +118,162 @@ def pad_ends(features: FrameFeatures) -> FrameFeatures:
     return FrameFeatures(repeat(features.static), repeat(features.dynamic))
 
 
-def loss_of(model: MDHR, x: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    batch, length = x.shape[:2]
+def label_weights(counts: dict[str, int]) -> Tensor:
+    """(B, 1, N) how far each label of a batch counts."""
+    rows = []
+    for name, count in counts.items():
+        row = torch.ones(len(AUS))
+        for i, au in enumerate(AUS):
+            if name == "rendered":
+                row[i] = RENDERED.get(au, RENDERED_DEFAULT)
+            elif au in (6, 9):
+                row[i] = PROXY
+        rows.append(row.expand(count, 1, -1))
+    return torch.cat(rows)
+
+
+def disagreement(s: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Mean over AUs of one minus the concordance correlation of scores and targets (M, N); `weight` 0 hides."""
+    total = weight.sum(0).clamp_min(1e-6)
+    s_mean, y_mean = (s * weight).sum(0) / total, (y * weight).sum(0) / total
+    s, y = (s - s_mean) * weight.sqrt(), (y - y_mean) * weight.sqrt()
+    s_var, y_var = (s * s).sum(0) / total, (y * y).sum(0) / total
+    shared = (s * y).sum(0) / total
+    concordance = 2 * shared / (s_var + y_var + (s_mean - y_mean) ** 2 + 1e-4)
+    usable = (y_var > 1e-3).float()
+    return ((1 - concordance) * usable).sum() / usable.sum().clamp_min(1)
+
+
+def masked_mean(error: Tensor, known: Tensor) -> Tensor:
+    return (error * known).sum() / known.sum().clamp_min(1)
+
+
+def loss_of(trainee: Trainee, batch: Batch, counts: dict[str, int], weights: Tensor, stage: str) -> tuple[Tensor, dict]:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        normalised = (x.flatten(0, 1) * 255 - model.mean) / model.std
-        features = model.encode(normalised.contiguous(memory_format=torch.channels_last)).unflatten(batch, length)
-        if length == 1:
-            scores, logits = model.relate_regions(features)
-        else:
-            scores, logits = model.relate_regions(pad_ends(features), "inner")
-            logits = [x[:, 2:-2] for x in logits]  # of the scored frames
-    known = ~targets.isnan()
-    y = targets.nan_to_num(0.0)
+        scores, logits, shapes, points = trainee(batch.crops, stage)
+    known = ~batch.targets.isnan()
+    y = batch.targets.nan_to_num(0.0)
     s = scores.float().clamp(1e-4, 1 - 1e-4)
     weights = weights * known
-    score_loss = (F.binary_cross_entropy(s, y, reduction="none") * weights).sum() / weights.sum().clamp_min(1)
+    losses = {"score": (F.binary_cross_entropy(s, y, reduction="none") * weights).sum() / weights.sum()}
     region_loss = torch.zeros(())
-    for region, logit in zip(model.config.regions, logits, strict=True):
+    for region, logit in zip(CONFIG.regions, logits, strict=True):
         columns = [AUS.index(au) for au in region.aus]
         bits = torch.tensor([1 << (len(columns) - 1 - i) for i in range(len(columns))])
         classes = ((y[..., columns] > ACTIVE).long() * bits).sum(-1)
         usable = known[..., columns].all(-1)
         if usable.any():
             region_loss = region_loss + F.cross_entropy(logit[usable].float(), classes[usable])
-    return score_loss + 0.02 * region_loss, score_loss.detach()
+    losses["region"] = REGION_LOSS * region_loss
+    agreement, start = torch.zeros(()), 0
+    for count in counts.values():  # within each source; over windows also within each window
+        mine = slice(start, start + count)
+        agreement = agreement + disagreement(s[mine].flatten(0, 1), y[mine].flatten(0, 1), weights[mine].flatten(0, 1))
+        start += count
+    losses["agreement"] = AGREEMENT_LOSS * agreement
+    if stage == "windows":
+        total = weights.sum(1, keepdim=True).clamp_min(1e-6)
+        s_own, y_own = (v - (v * weights).sum(1, keepdim=True) / total for v in (s, y))
+        # deviations are small: enlarged, so that their variances count
+        losses["motion"] = AGREEMENT_LOSS * disagreement(
+            5 * s_own.flatten(0, 1), 5 * y_own.flatten(0, 1), weights.flatten(0, 1)
+        )
+    else:
+        named, placed = ~batch.shapes.isnan(), ~batch.points.flatten(2).isnan()
+        losses["shapes"] = SHAPES_LOSS * masked_mean((shapes.float() - batch.shapes.nan_to_num()) ** 2, named)
+        off = (points.float() - batch.points.flatten(2).nan_to_num()).abs()
+        losses["points"] = POINTS_LOSS * masked_mean(
+            F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none", beta=0.05), placed
+        )
+    return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
 
 
-def optimiser(model: MDHR, stage: str) -> torch.optim.Optimizer:
-    backbone = list(model.backbone.parameters())
-    rest = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
-    slow, fast = STAGES[stage]["lr"]
-    return torch.optim.AdamW([{"params": backbone, "lr": slow}, {"params": rest, "lr": fast}], weight_decay=0.02)
+def optimiser(trainee: Trainee, stage: str) -> torch.optim.AdamW:
+    named = [(n, p) for n, p in trainee.named_parameters() if stage == "frames" or not n.startswith("mdhr.backbone.")]
+    decayed = [p for n, p in named if p.ndim > 1]
+    plain = [p for n, p in named if p.ndim <= 1]
+    return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--frame-steps", type=int, default=2200)
+    parser.add_argument("--frame-steps", type=int, default=3000)
     parser.add_argument("--window-steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    sources = {name: Source.load(args.data, name, "train") for name in ("faces", "clips", "rendered")}
-    model = MDHR(CONFIG)
-    with torch.no_grad():  # the temporal convolution begins as the identity, which single frames leave as it is
-        model.temporal.weight.zero_()
-        model.temporal.weight[len(model.temporal.weight) // 2] = 1.0
-        model.temporal.bias.zero_()
-        model.classifier.uniform_(0.0, 0.1)
-    model.to(memory_format=torch.channels_last)
+    sources = {name: Source.load(args.data, name, "train", proxies=True) for name in ("faces", "clips", "rendered")}
+    trainee = Trainee(CONFIG).to(memory_format=torch.channels_last)
     averaged = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+        trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
     )
-    plan = [("frames", args.frame_steps), ("windows", args.window_steps)]
     checkpoint = args.out / "checkpoint.pt"
-    done, state = 0, None
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    if state is not None:
+        trainee.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
-        done = state["step"]
+    done = 0 if state is None else state["step"]
     log = (args.out / "log.jsonl").open("a")
     started, begun_at = time.time(), done
-    for stage, steps in plan:
-        before = 0 if stage == "frames" else args.frame_steps
-        if done >= before + steps:
+    first = args.frame_steps
+    for stage, steps in (("frames", range(first)), ("windows", range(first, first + args.window_steps))):
+        if done >= steps.stop:
             continue
         settings = STAGES[stage]
-        adam = optimiser(model, stage)
+        counts = settings["batch"]
+        weights = label_weights(counts)
+        adam = optimiser(trainee, stage)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            adam, max_lr=list(settings["lr"]), total_steps=steps + 1, pct_start=0.2
+            adam, max_lr=settings["lr"], total_steps=len(steps) + 1, pct_start=0.15 if stage == "frames" else 0.1
         )
-        if state is not None and done > before:
+        if state is not None and done > steps.start:
             adam.load_state_dict(state["adam"])
             schedule.load_state_dict(state["schedule"])
-        losses = []
-        for step in range(max(done, before), before + steps):
-            rng = np.random.default_rng((args.seed, step))
-            generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-            pictures, targets, weights = [], [], []
-            for name, count in settings["batch"].items():
-                index, still = sources[name].sample(rng, count, settings["length"])
-                x, y = gather(sources[name], index)
-                pictures.append(augment(x, torch.from_numpy(still), generator))
-                targets.append(y)
-                weights.append(trust(name).expand(y.shape))
-            model.train()
-            loss, score_loss = loss_of(model, torch.cat(pictures), torch.cat(targets), torch.cat(weights))
+        elif stage == "windows":
+            trainee.load_state_dict(averaged.module.state_dict())  # from the average, whose batch norms suit it
+        todo = range(max(done, steps.start), steps.stop)
+        batches = DataLoader(
+            Batches(sources, counts, settings["length"], todo, args.seed),
+            batch_size=None,
+            num_workers=args.workers,
+            prefetch_factor=4 if args.workers else None,
+        )
+        recent: list[dict] = []
+        for step, batch in zip(todo, batches, strict=True):
+            if stage == "frames":
+                trainee.train()
+            else:
+                trainee.rest_backbone()
+            loss, parts = loss_of(trainee, batch, counts, weights, stage)
             adam.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
             adam.step()
             schedule.step()
-            averaged.update_parameters(model)
-            losses.append(float(score_loss))
+            averaged.update_parameters(trainee)
+            recent = [*recent[-49:], parts]
             done = step + 1
-            last = done == before + steps
+            last = done == steps.stop
             if done % 50 == 0 or last:
                 record = {
                     "step": done,
                     "stage": stage,
-                    "loss": round(float(np.mean(losses[-50:])), 5),
+                    **{k: round(float(np.mean([r[k] for r in recent])), 5) for k in parts},
                     "s": round(time.time() - started),
                     "s_a_step": round((time.time() - started) / (done - begun_at), 3),
                 }
-                if done % 400 == 0 or last:
-                    record["validation"] = report(averaged.module, args.data, "validation")["summary"]
+                if done % 500 == 0 or last:
+                    model = averaged.module.mdhr
+                    record["validation"] = report(model, args.data, "validation", mode=stage)["summary"]
                     torch.save(
                         {
-                            "model": model.state_dict(),
+                            "model": trainee.state_dict(),
                             "averaged": averaged.state_dict(),
                             "adam": adam.state_dict(),
                             "schedule": schedule.state_dict(),
@@ -203,7 +285,8 @@ def main() -> None:
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 print(record, flush=True)
-    torch.save({"config": CONFIG.to_json(), "state": averaged.module.state_dict()}, args.out / "final.pt")
+        name = "frames.pt" if stage == "frames" else "final.pt"
+        torch.save({"config": CONFIG.to_json(), "state": averaged.module.mdhr.state_dict()}, args.out / name)
 
 
 if __name__ == "__main__":

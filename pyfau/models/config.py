@@ -17,6 +17,7 @@ from pyfau.types import au_name
 GRID = 7  # every network ends on a 7 x 7 grid of tokens
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BACKBONES = ("resnet50", "swin_b", "small")
+HEADS = ("cosine", "logistic")
 
 # Landmarks in fractions of the crop, in the order of `pyfau.types.Face`, measured with MTCNN on the authors' published
 # sample pictures and then made level and symmetric: heights are averaged over left and right, and the midline is the
@@ -58,6 +59,8 @@ class MDHRConfig:
         thresholds: A score at or over it counts as active; one an AU.
         mean, std: Of the RGB channels, for pixels in [0, 1].
         backbone_options: Passed to the backbone.
+        head: "cosine", the paper's, or "logistic": a weighted sum of an AU's features, through a sigmoid.
+        calibration: For each AU (slope, offset) on the log-odds of its score, or empty: scores as the head gives them.
         source: Where the weights came from, in words.
     """
 
@@ -75,6 +78,8 @@ class MDHRConfig:
     std: tuple[float, ...] = IMAGENET_STD
     version: str = "1"
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    head: str = "cosine"
+    calibration: tuple[tuple[float, float], ...] = ()
     source: str = ""
     network: str = "mdhr"
 
@@ -90,6 +95,13 @@ class MDHRConfig:
         demand(isinstance(self.project_regions, bool), f"project_regions must be a bool, got {self.project_regions!r}")
         options = self.backbone_options
         demand(isinstance(options, Mapping), f"backbone_options must be a mapping, got {options!r}")
+        demand(self.head in HEADS, f"unknown head {self.head!r}, expected one of {HEADS}")
+        demand(
+            len(self.calibration) in (0, len(self.aus))
+            and all(0 < slope < math.inf and math.isfinite(offset) for slope, offset in self.calibration),
+            f"calibration must be empty or {len(self.aus)} pairs of a positive slope and an offset, "
+            f"got {self.calibration}",
+        )
         demand(self.network == "mdhr", f"unknown network {self.network!r}, expected 'mdhr'")
         demand(self.backbone in BACKBONES, f"unknown backbone {self.backbone!r}, expected one of {BACKBONES}")
         demand(
@@ -112,7 +124,9 @@ class MDHRConfig:
                 name in known
                 and isinstance(values, list | tuple)
                 and len(values) == 4
-                and all(type(v) is int and 1 <= v <= known[name] for v in values),
+                and all(type(v) is int and 1 <= v <= known[name] for v in values[1:])
+                and type(values[0]) is int
+                and (0 if name == "blocks" else 1) <= values[0] <= known[name],
                 f"backbone_options of {self.backbone!r} may be four numbers each, {known or 'nothing'} at most, "
                 f"got {name}={values!r}",
             )
@@ -178,6 +192,8 @@ class MDHRConfig:
                 for r in record["regions"]
             )
             record["template"] = tuple((float(x), float(y)) for x, y in record["template"])
+            if "calibration" in record:
+                record["calibration"] = tuple((float(slope), float(offset)) for slope, offset in record["calibration"])
             record["aus"] = tuple(operator.index(a) for a in record["aus"])
             for name in ("thresholds", "mean", "std"):
                 if name in record:

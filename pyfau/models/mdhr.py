@@ -225,6 +225,8 @@ class MDHR(nn.Module):
 
     mean: Tensor
     std: Tensor
+    slope: Tensor
+    offset: Tensor
 
     def __init__(self, config: MDHRConfig) -> None:
         super().__init__()
@@ -236,6 +238,11 @@ class MDHR(nn.Module):
         self.cross_region = CrossRegionRelations(config)
         self.temporal = TemporalConvolution(config)
         self.classifier = nn.Parameter(nn.init.xavier_uniform_(torch.empty(len(config.aus), config.width)))
+        if config.head == "logistic":
+            self.classifier_bias = nn.Parameter(torch.zeros(len(config.aus)))
+        slopes, offsets = zip(*(config.calibration or [(1.0, 0.0)] * len(config.aus)), strict=True)
+        self.register_buffer("slope", torch.tensor(slopes), persistent=False)
+        self.register_buffer("offset", torch.tensor(offsets), persistent=False)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1) * 255, persistent=False)
 
@@ -304,18 +311,33 @@ class MDHR(nn.Module):
         """
         if features.static.ndim != 4:
             raise InputError(f"expected features of windows (B, T, ...), got static {tuple(features.static.shape)}")
-        windows, frames = features.static.shape[:2]
+        frames = features.static.shape[1]
         if context == "inner" and frames <= 2 * CONTEXT:
             raise InputError(f"an inner window needs at least {2 * CONTEXT + 1} frames, got {frames}")
         tokens = self.dynamics(features.dynamic, context)
         skip = (frames - tokens.shape[1]) // 2
-        tokens = (tokens + features.static[:, skip : frames - skip]).flatten(0, 1)
+        return self.relate_tokens(tokens + features.static[:, skip : frames - skip], context)
+
+    def relate_tokens(self, tokens: Tensor, context: Context = "clip") -> tuple[Tensor, list[Tensor]]:
+        """The part of `relate_regions` behind the dynamics: (B, T, 49, D) tokens to scores and region logits."""
+        windows = len(tokens)
+        tokens = tokens.flatten(0, 1)
         parts, logits = zip(*(region(tokens) for region in self.regions), strict=True)
         units = torch.cat(parts, dim=1)[:, self.cross_region.order]  # (F, N, D), AUs ascending
         units = self.cross_region(units, self.cross_region.active(logits))
         units = self.temporal(units.unflatten(0, (windows, -1)), context)
+        return self.classify(units), [x.unflatten(0, (windows, -1)) for x in logits]
+
+    def classify(self, units: Tensor) -> Tensor:
+        """Features of the action units (..., N, D) -> calibrated scores (..., N) in [0, 1]."""
+        if self.config.head == "logistic":
+            odds = (units * self.classifier).sum(dim=-1) + self.classifier_bias
+            return torch.sigmoid(self.slope * odds + self.offset)
         scores = (F.normalize(units, dim=-1) * F.normalize(F.relu(self.classifier), dim=-1)).sum(dim=-1)
-        return scores.clamp(0.0, 1.0), [x.unflatten(0, (windows, -1)) for x in logits]
+        scores = scores.clamp(0.0, 1.0)
+        if not self.config.calibration:
+            return scores
+        return torch.sigmoid(self.slope * scores.logit(eps=1e-6) + self.offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score clips, each a window of its own.

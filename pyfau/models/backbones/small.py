@@ -33,7 +33,7 @@ class SmallNet(nn.Module):
 
     Args:
         widths: Channels of the four stages.
-        blocks: Residual blocks of the four stages.
+        blocks: Residual blocks of the four stages. The first stage may have none: its map is then the stem's.
     """
 
     def __init__(self, widths: Sequence[int] = (24, 48, 96, 192), blocks: Sequence[int] = (1, 2, 2, 2)) -> None:
