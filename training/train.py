@@ -1,10 +1,15 @@
-"""Step 2: train mdhr-lite.
+r"""Step 2: train mdhr-lite.
 
     python training/train.py --data ../runs/data --out ../runs/lite
 
 Two stages. "frames": single crops, so that backbone, regions and heads learn what each action unit looks like; the
 dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "windows": 16 frames of
 clips, of rendered people and of stills under a moving camera; the backbone rests, everything behind it learns.
+
+Ablations of the second stage, all from the same first one:
+
+    python training/train.py --data ../runs/data --out ../runs/no-dynamics --start ../runs/lite/frames.pt \
+        --without dynamics --window-steps 300
 
 Writes checkpoint.pt (resumed from when it is there), log.jsonl, frames.pt (the network after the first stage: the
 single-frame ablation) and, at the end, final.pt, all with averaged weights.
@@ -13,8 +18,10 @@ single-frame ablation) and, at the end, final.pt, all with averaged weights.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +33,7 @@ from sampling import POINTS, SHAPES, Batch, Batches, Source
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pyfau.models.config import MDHRConfig, Region
+from pyfau.models.config import HEADS, MDHRConfig, Region
 from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures
 
 CONFIG = MDHRConfig(
@@ -61,6 +68,7 @@ STAGES = {
     "frames": {"batch": {"faces": 40, "clips": 26, "rendered": 30}, "length": 1, "lr": 3e-3},
     "windows": {"batch": {"faces": 3, "clips": 6, "rendered": 4}, "length": 16, "lr": 1e-3},
 }
+PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
 REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.1, 0.5, 2.0
 
 
@@ -105,6 +113,26 @@ class Trainee(nn.Module):
         """Train mode for all but the backbone."""
         self.train()
         self.mdhr.backbone.eval()
+
+
+def leave_out(net: MDHR, parts: Sequence[str]) -> None:
+    """Set parts of the network to where they change nothing, and keep them there."""
+    frozen: list[nn.Parameter] = []
+    with torch.no_grad():
+        if "dynamics" in parts:
+            frozen += net.dynamics.output.norm.parameters()
+            net.dynamics.output.norm.weight.zero_()
+            net.dynamics.output.norm.bias.zero_()
+        if "cross_region" in parts:
+            frozen.append(net.cross_region.linear.weight)
+            net.cross_region.linear.weight.zero_()
+        if "temporal" in parts:
+            frozen += [net.temporal.weight, net.temporal.bias]
+            net.temporal.weight.zero_()
+            net.temporal.weight[TCN_KERNEL // 2] = 1.0
+            net.temporal.bias.zero_()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
 
 def pad_ends(features: FrameFeatures) -> FrameFeatures:
@@ -157,7 +185,7 @@ def loss_of(trainee: Trainee, batch: Batch, counts: dict[str, int], weights: Ten
     weights = weights * known
     losses = {"score": (F.binary_cross_entropy(s, y, reduction="none") * weights).sum() / weights.sum()}
     region_loss = torch.zeros(())
-    for region, logit in zip(CONFIG.regions, logits, strict=True):
+    for region, logit in zip(trainee.mdhr.config.regions, logits, strict=True):
         columns = [AUS.index(au) for au in region.aus]
         bits = torch.tensor([1 << (len(columns) - 1 - i) for i in range(len(columns))])
         classes = ((y[..., columns] > ACTIVE).long() * bits).sum(-1)
@@ -189,7 +217,11 @@ def loss_of(trainee: Trainee, batch: Batch, counts: dict[str, int], weights: Ten
 
 
 def optimiser(trainee: Trainee, stage: str) -> torch.optim.AdamW:
-    named = [(n, p) for n, p in trainee.named_parameters() if stage == "frames" or not n.startswith("mdhr.backbone.")]
+    named = [
+        (n, p)
+        for n, p in trainee.named_parameters()
+        if p.requires_grad and (stage == "frames" or not n.startswith("mdhr.backbone."))
+    ]
     decayed = [p for n, p in named if p.ndim > 1]
     plain = [p for n, p in named if p.ndim <= 1]
     return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}])
@@ -201,6 +233,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--frame-steps", type=int, default=3000)
     parser.add_argument("--window-steps", type=int, default=1500)
+    parser.add_argument("--start", type=Path, help="frames.pt of another run: skip the first stage")
+    parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the second stage")
+    parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
@@ -209,7 +244,15 @@ def main() -> None:
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {name: Source.load(args.data, name, "train", proxies=True) for name in ("faces", "clips", "rendered")}
-    trainee = Trainee(CONFIG).to(memory_format=torch.channels_last)
+    config = dataclasses.replace(CONFIG, head=args.head)
+    trainee = Trainee(config).to(memory_format=torch.channels_last)
+    if args.start:
+        args.frame_steps = 0
+        learnt = torch.load(args.start, weights_only=True)["state"]
+        if args.head != CONFIG.head:  # another head begins anew
+            learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
+        trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
+    leave_out(trainee.mdhr, args.without)
     averaged = torch.optim.swa_utils.AveragedModel(
         trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
     )
@@ -235,7 +278,7 @@ def main() -> None:
         if state is not None and done > steps.start:
             adam.load_state_dict(state["adam"])
             schedule.load_state_dict(state["schedule"])
-        elif stage == "windows":
+        elif stage == "windows" and not args.start:
             trainee.load_state_dict(averaged.module.state_dict())  # from the average, whose batch norms suit it
         todo = range(max(done, steps.start), steps.stop)
         batches = DataLoader(
@@ -286,7 +329,7 @@ def main() -> None:
                 log.flush()
                 print(record, flush=True)
         name = "frames.pt" if stage == "frames" else "final.pt"
-        torch.save({"config": CONFIG.to_json(), "state": averaged.module.mdhr.state_dict()}, args.out / name)
+        torch.save({"config": config.to_json(), "state": averaged.module.mdhr.state_dict()}, args.out / name)
 
 
 if __name__ == "__main__":
