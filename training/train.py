@@ -65,7 +65,7 @@ PROXY = 0.5  # and how far the stand-ins for AU6 and AU9 on real faces do
 ACTIVE = 0.35  # a target over it counts as active in the region classes
 STAGES = {
     # sequences of each source in a batch, length, highest learning rate
-    "frames": {"batch": {"faces": 40, "clips": 26, "rendered": 30}, "length": 1, "lr": 3e-3},
+    "frames": {"batch": {"faces": 56, "clips": 12, "rendered": 28}, "length": 1, "lr": 3e-3},
     "windows": {"batch": {"faces": 3, "clips": 6, "rendered": 4}, "length": 16, "lr": 1e-3},
 }
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
