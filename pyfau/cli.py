@@ -1,4 +1,4 @@
-"""The command line: `pyfau detect`, `demo`, `models`, `info`."""
+"""The command line: `pyfau detect`, `demo`, `models`, `info`; newer subcommands are in `pyfau.commands`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
+from pyfau.commands import evaluate
 from pyfau.errors import OptionError, PyfauError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="versions, devices and cache folders")
     info.set_defaults(run=_info)
+    evaluate.add_parser(commands)
     return parser
 
 
