@@ -13,12 +13,8 @@ from pyfau import __version__
 from pyfau.errors import OptionError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from pyfau.evaluation.lists import FrameList
     from pyfau.evaluation.protocol import Predictions
-    from pyfau.types import FloatArray
 
 _LISTS_ONLY = ("root", "lists", "model", "fold", "align", "rescore", "predictions", "revision", "batch_size")
 _CSV_ONLY = ("labels", "scores", "first_frame", "present")
@@ -111,11 +107,13 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise OptionError(f"--batch-size must be at least 1, got {args.batch_size}")
     if args.report is not None and args.report.is_dir():
         raise OptionError(f"--report is a file to write, and {args.report} is a folder")
-    if args.threshold not in (None, "model"):
-        _number(args.threshold)
+    _threshold(args.threshold, 0.5)
 
 
-def _number(text: str) -> float:
+def _threshold(text: str | None, default: float | str) -> float | str:
+    """A number, or "model"."""
+    if text is None or text == "model":
+        return text or default
     try:
         value = float(text)
     except ValueError:
@@ -171,12 +169,13 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
     models = {(entry["model"], entry["model_sha256"]) for entry in inputs}
     if len(models) > 1:
         notes.append("the tables were made by different models: " + ", ".join(sorted(str(name) for name, _ in models)))
-    if args.threshold not in (None, "model"):
-        active = scores >= np.float32(_number(args.threshold))
+    threshold = _threshold(args.threshold, "model")
+    if threshold != "model":
+        active = scores >= np.float32(threshold)
     report = {
         "pyfau_version": __version__,
         "data": "csv",
-        "threshold": "model" if args.threshold in (None, "model") else _number(args.threshold),
+        "threshold": threshold,
         "inputs": inputs,
         "folds": {"all": measure(labels, scores, active, aus, args.more)},
         "notes": notes,
@@ -186,6 +185,8 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from pyfau.evaluation.lists import FOLDS, read_list
     from pyfau.evaluation.metrics import measure
     from pyfau.evaluation.report import add_summary, paper_row
@@ -195,10 +196,11 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
         folds = [_fold_in(args.model)] if _fold_in(args.model) else folds
     # All lists first: a missing one should not be found after hours.
     lists = {fold: read_list(args.data, args.lists, fold) for fold in folds}
+    threshold = _threshold(args.threshold, 0.5)
     report: dict[str, Any] = {
         "pyfau_version": __version__,
         "data": args.data,
-        "threshold": 0.5 if args.threshold is None else args.threshold,
+        "threshold": threshold,
         "models": {},
         "failures": {},
         "folds": {},
@@ -222,7 +224,8 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
         labels = frames.labels[:, [frames.aus.index(au) for au in aus]]
         columns = [record["aus"].index(au) for au in aus]
         scores = predictions.scores[:, columns]
-        active = _active(scores, args.threshold, [record["thresholds"][i] for i in columns])
+        limits = [record["thresholds"][i] if threshold == "model" else threshold for i in columns]
+        active = scores >= np.array(limits, np.float32)
         report["folds"][str(fold)] = measure(labels, scores, active, aus, args.more)
     first = report["models"][str(folds[0])]
     left = [au for au in lists[folds[0]].aus if au not in first["aus"]]
@@ -235,14 +238,6 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
         notes.append("the same weights for several folds: the paper has one network a fold; see {fold} in --model")
     add_summary(report, paper)
     return report
-
-
-def _active(scores: FloatArray, threshold: str | None, own: list[float]) -> npt.NDArray[np.bool_]:
-    import numpy as np
-
-    limits = own if threshold == "model" else [0.5 if threshold is None else _number(threshold)] * len(own)
-    answers: npt.NDArray[np.bool_] = scores >= np.array(limits, np.float32)
-    return answers
 
 
 def _stored(frames: FrameList, folder: Path) -> tuple[dict[str, Any], Predictions]:

@@ -198,7 +198,7 @@ def match(labels: LabelTable, result: AUResult, name: str, first_frame: int = 0)
         column = "time_s" if labels.kind == "time" else labels.kind
         raise InputError(
             f"no row of {labels.path} matches one of {name} ({reasons}). The labels' {labels.kind}s run from "
-            f"{_span(labels.keys)}, the scores' from {_span(table[column].tolist())}; the labels' faces are "
+            f"{_span(labels.keys)}, the scores' from {_span(table[column].dropna().tolist())}; the labels' faces are "
             f"{_some_ids(labels.faces)}, the scores' {_some_ids(ids[success].tolist())}"
         )
     rows = sorted(label_of)

@@ -1,0 +1,314 @@
+r"""Fine-tune a network on BP4D or DISFA with the paper's losses and settings.
+
+    python training/finetune.py --data bp4d --root ../bp4d --lists ../bp4d/list --fold 1 --model best_model_fold2.pth \
+        --out ../runs/bp4d-fold1
+
+The lists are those that `pyfau evaluate` reads, the pictures are aligned. Writes checkpoint.pt (resumed from when it is
+there), log.jsonl, the model directories `last` and `best` (by F1 on the test part, as the official code chooses) and
+figures.json. What of the network does not depend on the action units is kept when the AUs of --model are others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance
+from torch import Tensor
+from tqdm import tqdm
+
+from pyfau.errors import InputError, OptionError, PyfauError
+from pyfau.evaluation.lists import CLIP_LENGTH, FOLDS, IGNORED, FrameList, find_pictures, read_list
+from pyfau.evaluation.metrics import measure
+from pyfau.evaluation.protocol import predict, read_aligned
+from pyfau.models.config import BACKBONES, DATA_SETS, MDHRConfig, paper_config
+from pyfau.models.mdhr import MDHR
+from pyfau.weights.store import load_model, resolve_device, save_model
+
+DISFA_PIECE = 607  # the official code takes one clip from each so many frames of DISFA's long videos
+JITTER = (0.6, 1.4)  # of brightness, contrast and saturation
+MARGIN = 256 / 224  # pictures are resized to so much of the input size, and cropped at random
+SMALL = {"input_size": 112, "width": 128, "dynamic_channels": 192}  # a fresh small network: mdhr-lite's sizes
+PER_AU = ("regions.", "temporal.", "classifier")  # tensors that belong to single action units
+THRESHOLD = 0.5
+SETTINGS = ("data", "fold", "model", "backbone", "epochs", "batch_size", "lr", "weight_decay", "region_weight", "seed")
+
+
+def new_config(start: MDHRConfig | None, backbone: str, data: str, fold: int) -> MDHRConfig:
+    """The configuration to train: the architecture of `start`, or a fresh one, with the data set's AUs and template."""
+    record = DATA_SETS[data]
+    name, source = f"mdhr-{backbone.replace('_', '')}-{data}-fold{fold}", "trained by training/finetune.py"
+    if start is None and backbone != "small":
+        return paper_config(data, backbone, name, source)
+    sizes = SMALL
+    if start is not None:
+        names = ("input_size", "width", "dynamic_channels", "mean", "std", "backbone_options")
+        sizes = {name: getattr(start, name) for name in names}
+    return MDHRConfig(
+        name=name,
+        backbone=backbone,
+        aus=record.aus,
+        regions=record.regions,
+        project_regions=record.project_regions,
+        template=record.template,
+        thresholds=(THRESHOLD,) * len(record.aus),
+        source=source,
+        **sizes,
+    )
+
+
+def make_model(args: argparse.Namespace) -> MDHR:
+    """The network to begin with."""
+    start = load_model(args.model) if args.model else None
+    backbone = start.config.backbone if start else args.backbone
+    model = MDHR(new_config(start.config if start else None, backbone, args.data, args.fold))
+    if start is not None:
+        same = (start.config.regions, start.config.project_regions) == (
+            model.config.regions,
+            model.config.project_regions,
+        )
+        kept = {key: value for key, value in start.state_dict().items() if same or not key.startswith(PER_AU)}
+        model.load_state_dict(kept, strict=same)
+        print(f"from {start.config.name}: {'everything' if same else 'everything but the heads of its action units'}")
+    if args.backbone_weights:
+        state = torch.load(args.backbone_weights, map_location="cpu", weights_only=True)
+        state = state.get("model", state)  # as Swin's authors wrap it
+        unused = ("fc.", "head.")
+        constants = ("relative_position_index", "attn_mask")
+        state = {k: v for k, v in state.items() if not k.startswith(unused) and not k.endswith(constants)}
+        model.backbone.load_state_dict(state)
+    return model
+
+
+def training_videos(frames: FrameList) -> list[range]:
+    """Positions of each video; DISFA's are taken in pieces."""
+    starts = [i for i in range(len(frames)) if i == 0 or frames.videos[i] != frames.videos[i - 1]]
+    videos = [range(a, b) for a, b in zip(starts, [*starts[1:], len(frames)], strict=True)]
+    if frames.data == "disfa":
+        videos = [v[i : i + DISFA_PIECE] for v in videos for i in range(0, len(v), DISFA_PIECE)]
+    return videos
+
+
+def load_clip(
+    frames: FrameList, pictures: Path, video: range, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """One random clip, augmented alike in all its frames.
+
+    Returns:
+        (16, S, S, 3) uint8 and (16, N) int8 labels; None if no picture of it can be read. Filled frames, and those
+        without a picture, show their neighbour and are ignored.
+    """
+    stored = round(size * MARGIN)
+    start = int(rng.integers(0, max(len(video) - CLIP_LENGTH, 0) + 1))
+    x, y = (int(v) for v in rng.integers(0, stored - size + 1, 2))
+    flip = bool(rng.integers(0, 2))
+    factors = rng.uniform(*JITTER, 3)
+    crops: list[np.ndarray | None] = []
+    labels = np.full((CLIP_LENGTH, len(frames.aus)), IGNORED, np.int8)
+    for i, position in enumerate(video[start : start + CLIP_LENGTH]):
+        try:
+            picture = Image.fromarray(read_aligned(pictures / frames.paths[position], stored))
+        except InputError:
+            crops.append(None)
+            continue
+        picture = picture.crop((x, y, x + size, y + size))
+        if flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for enhance, factor in zip(
+            (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
+        ):
+            picture = enhance(picture).enhance(float(factor))
+        crops.append(np.asarray(picture))
+        labels[i] = frames.labels[position]
+    readable = [crop for crop in crops if crop is not None]
+    if not readable:
+        return None
+    stand_in, filled = readable[0], []
+    for crop in crops + [None] * (CLIP_LENGTH - len(crops)):
+        stand_in = stand_in if crop is None else crop
+        filled.append(stand_in)
+    return np.stack(filled), labels
+
+
+def class_weights(labels: np.ndarray) -> Tensor:
+    """(N,) one over the frequency of each AU, with mean 1; an AU that never occurs weighs 1."""
+    known = labels != IGNORED
+    rate = (labels == 1).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    weights = np.ones(labels.shape[1])
+    weights[rate > 0] = 1 / rate[rate > 0]
+    weights[rate > 0] /= weights[rate > 0].mean() if (rate > 0).any() else 1
+    return torch.from_numpy(weights).float()
+
+
+def weighted_asymmetric_loss(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """The paper's loss on (..., N) scores: absent AUs weigh as much as their own score says, which is not learnt from.
+
+    Labels of -1 are left out of the mean.
+    """
+    known = labels != IGNORED
+    y = labels.clamp_min(0).float()
+    present = y * scores.clamp_min(1e-8).log()
+    absent = (1 - y) * scores.detach() * (1 - scores).clamp_min(1e-8).log()
+    return -((present + absent) * weights * known).sum() / known.sum().clamp_min(1)
+
+
+def region_loss(logits: list[Tensor], labels: Tensor, config: MDHRConfig) -> Tensor:
+    """Mean cross-entropy of the region heads: the class is the group's bits, the first AU the highest."""
+    losses = []
+    for region, logit in zip(config.regions, logits, strict=True):
+        group = labels[..., [config.aus.index(au) for au in region.aus]]
+        known = (group != IGNORED).all(dim=-1)
+        bits = 1 << torch.arange(len(region.aus) - 1, -1, -1, device=labels.device)
+        classes = (group.clamp_min(0).long() * bits).sum(dim=-1)
+        losses.append(F.cross_entropy(logit[known], classes[known]) if known.any() else logit.sum() * 0)
+    return torch.stack(losses).mean()
+
+
+def train_epoch(
+    model: MDHR, adam: torch.optim.Optimizer, frames: FrameList, pictures: Path, epoch: int, args: argparse.Namespace
+) -> dict[str, float]:
+    """One clip of every video, in random order; returns the mean losses."""
+    videos = training_videos(frames)
+    order = np.random.default_rng((args.seed, epoch)).permutation(len(videos))
+    batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
+    weights = class_weights(frames.labels).to(model.device)
+    totals = {"loss": 0.0, "score_loss": 0.0, "region_loss": 0.0}
+    seen = unreadable = 0
+
+    def load(index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        rng = np.random.default_rng((args.seed, epoch, int(index)))
+        return load_clip(frames, pictures, videos[index], model.config.input_size, rng)
+
+    model.train()
+    with ThreadPoolExecutor(args.workers) as pool:
+        coming = [pool.submit(load, index) for index in batches[0]]
+        for number in tqdm(range(len(batches)), desc=f"epoch {epoch + 1}", unit="batch", disable=args.quiet):
+            loaded = [future.result() for future in coming]
+            coming = [pool.submit(load, index) for index in batches[number + 1]] if number + 1 < len(batches) else []
+            clips = [clip for clip in loaded if clip is not None]
+            unreadable += len(loaded) - len(clips)
+            if not clips:
+                continue
+            share = (epoch + number / len(batches)) / args.epochs
+            for group in adam.param_groups:
+                group["lr"] = args.lr * (1 + np.cos(np.pi * share)) / 2
+            x = model.preprocess(np.stack([crops for crops, _ in clips]))
+            labels = torch.from_numpy(np.stack([y for _, y in clips])).to(model.device)
+            scores, logits = model.relate_regions(model.encode(x.flatten(0, 1)).unflatten(len(clips), CLIP_LENGTH))
+            score_loss = weighted_asymmetric_loss(scores, labels, weights)
+            heads_loss = region_loss(logits, labels, model.config)
+            loss = score_loss + args.region_weight * heads_loss
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            adam.step()
+            seen += len(clips)
+            for name, value in (("loss", loss), ("score_loss", score_loss), ("region_loss", heads_loss)):
+                totals[name] += value.item() * len(clips)
+    if not seen:
+        raise InputError(f"no picture of {frames.source} could be read from {pictures}")
+    if unreadable:
+        print(f"epoch {epoch + 1}: {unreadable} clips without a readable picture were left out", file=sys.stderr)
+    return {name: total / seen for name, total in totals.items()}
+
+
+def validate(model: MDHR, frames: FrameList, pictures: Path) -> dict:
+    model.eval()
+    predictions = predict(model, frames, pictures)
+    return measure(frames.labels, predictions.scores, predictions.scores >= np.float32(THRESHOLD), frames.aus)
+
+
+def finetune(args: argparse.Namespace) -> None:
+    train, test = (read_list(args.data, args.lists, args.fold, part) for part in ("train", "test"))
+    people = [{path.split("/")[0] for path in frames.paths} for frames in (train, test)]
+    if people[0] & people[1]:
+        both = ", ".join(sorted(people[0] & people[1])[:5])
+        raise InputError(f"{train.source} and {test.source} share people ({both}): expected a split by person")
+    pictures, test_pictures = find_pictures(train, args.root), find_pictures(test, args.root)
+    torch.manual_seed(args.seed)
+    model = make_model(args).requires_grad_(True).to(resolve_device(args.device))
+    adam = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    args.out.mkdir(parents=True, exist_ok=True)
+    checkpoint, figures_file = args.out / "checkpoint.pt", args.out / "figures.json"
+    settings = {name: str(getattr(args, name)) for name in SETTINGS}
+    done, figures = 0, {}
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        wrong = [name for name in SETTINGS if state["settings"][name] != settings[name]]
+        if wrong:
+            shown = ", ".join(f"{name} {state['settings'][name]}, now {settings[name]}" for name in wrong)
+            raise OptionError(f"{checkpoint} is of another run ({shown}): give another --out, or the same settings")
+        model.load_state_dict(state["model"])
+        adam.load_state_dict(state["adam"])
+        done, figures = state["epoch"], state["figures"]
+    with (args.out / "log.jsonl").open("a", encoding="utf-8") as log:
+        for epoch in range(done, args.epochs):
+            started = time.time()
+            record = {"epoch": epoch + 1, **train_epoch(model, adam, train, pictures, epoch, args)}
+            last = epoch + 1 == args.epochs
+            if (epoch + 1) % args.validate_every == 0 or last:
+                measured = validate(model, test, test_pictures)
+                record["validation"] = measured["mean"]
+                best = figures.get("best")
+                if best is None or (measured["mean"]["f1"] or 0) > (best["mean"]["f1"] or 0):
+                    figures["best"] = {"epoch": epoch + 1, **measured}
+                    save_model(model, args.out / "best")
+                if last:
+                    figures["last"] = {"epoch": epoch + 1, **measured}
+                    save_model(model, args.out / "last")
+                figures_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            if (epoch + 1) % args.checkpoint_every == 0 or last:
+                part = checkpoint.with_suffix(".part")
+                state = {"model": model.state_dict(), "adam": adam.state_dict(), "epoch": epoch + 1}
+                torch.save(state | {"settings": settings, "figures": figures}, part)
+                part.replace(checkpoint)
+            record["s"] = round(time.time() - started, 2)
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+            print(json.dumps(record), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, choices=tuple(DATA_SETS))
+    parser.add_argument("--root", type=Path, required=True, help="folder of the aligned pictures")
+    parser.add_argument("--lists", type=Path, required=True, help="folder of the official lists")
+    parser.add_argument("--fold", type=int, required=True, choices=FOLDS)
+    parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--model", help="begin with this one: a name, model directory, .pth file or user/repo")
+    start.add_argument("--backbone", choices=BACKBONES, help="begin with a fresh network")
+    parser.add_argument("--backbone-weights", type=Path, help="ImageNet weights: torchvision's ResNet-50 or Swin's own")
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=8, help="clips")
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--region-weight", type=float, default=0.01)
+    parser.add_argument("--validate-every", type=int, default=25, help="epochs")
+    parser.add_argument("--checkpoint-every", type=int, default=5, help="epochs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads of the network")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read pictures")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(arguments)
+    if min(args.epochs, args.batch_size, args.validate_every, args.checkpoint_every, args.workers) < 1:
+        parser.error("counts must be at least 1")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        finetune(args)
+    except PyfauError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
