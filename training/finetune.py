@@ -232,7 +232,7 @@ def finetune(args: argparse.Namespace) -> None:
         raise InputError(f"{train.source} and {test.source} share people ({both}): expected a split by person")
     pictures, test_pictures = find_pictures(train, args.root), find_pictures(test, args.root)
     torch.manual_seed(args.seed)
-    model = make_model(args).requires_grad_(True).to(resolve_device(args.device))
+    model = make_model(args).requires_grad_(True).to(resolve_device(args.device)).to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint, figures_file = args.out / "checkpoint.pt", args.out / "figures.json"

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -294,11 +294,14 @@ def _ahead(
         except PyfauError as error:
             return str(error).removeprefix(f"{file}: ")
 
-    futures = [pool.submit(read, frames.paths[i]) for i in _positions(batches[0])] if batches else []
-    for following in [*batches[1:], []]:
-        coming = [pool.submit(read, frames.paths[i]) for i in _positions(following)]
-        yield [future.result() for future in futures]
+    def start(batch: Sequence[range]) -> list[Future[UInt8Array | str]]:
+        return [pool.submit(read, frames.paths[i]) for i in _positions(batch)]
+
+    coming = start(batches[0]) if batches else []
+    for number in range(len(batches)):
         futures = coming
+        coming = start(batches[number + 1]) if number + 1 < len(batches) else []
+        yield [future.result() for future in futures]
 
 
 def _score(model: MDHR, clips: Sequence[range], crops: Mapping[int, UInt8Array], scores: FloatArray) -> None:
