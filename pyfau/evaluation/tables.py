@@ -211,9 +211,7 @@ def match(labels: LabelTable, result: AUResult, name: str, first_frame: int = 0)
     ):
         notes += [f"{who}: {', '.join(missing)}"] if missing else []
     if labels.kind == "frame" and not first_frame and min(labels.keys) == 1 and max(labels.keys) == max(frames) + 1:
-        notes.append(
-            "the labels' frames begin with 1 and the scores' with 0: if that is one frame, say --first-frame 1"
-        )
+        notes.append("labels count frames from 1, scores from 0: if that is the same frame, give --first-frame 1")
     return Matched(
         aus,
         labels.labels[[label_of[row] for row in rows]][:, columns],
