@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -198,7 +199,7 @@ def train_epoch(
                 continue
             share = (epoch + number / len(batches)) / args.epochs
             for group in adam.param_groups:
-                group["lr"] = args.lr * (1 + np.cos(np.pi * share)) / 2
+                group["lr"] = args.lr * (1 + math.cos(math.pi * share)) / 2
             x = model.preprocess(np.stack([crops for crops, _ in clips]))
             labels = torch.from_numpy(np.stack([y for _, y in clips])).to(model.device)
             scores, logits = model.relate_regions(model.encode(x.flatten(0, 1)).unflatten(len(clips), CLIP_LENGTH))

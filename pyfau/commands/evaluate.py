@@ -191,9 +191,8 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
     from pyfau.evaluation.metrics import measure
     from pyfau.evaluation.report import add_summary, paper_row
 
-    folds = [args.fold] if args.fold else list(FOLDS)
-    if args.fold is None and args.model is not None and "{fold}" not in args.model:
-        folds = [_fold_in(args.model)] if _fold_in(args.model) else folds
+    own = _fold_of(args.model, args.data) if args.model is not None else None
+    folds = [args.fold] if args.fold else [own] if own else list(FOLDS)
     # All lists first: a missing one should not be found after hours.
     lists = {fold: read_list(args.data, args.lists, fold) for fold in folds}
     threshold = _threshold(args.threshold, 0.5)
@@ -264,7 +263,7 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
     name = args.model.replace("{fold}", str(frames.fold))
     loaded = open_model(name, device, revision=args.revision, local_files_only=args.offline)
     config = loaded.model.config
-    trained = _fold_in(name) or _fold_in(config.name)
+    trained = _fold_in(config.name) or _fold_in(name)
     if trained not in (None, frames.fold) and f"-{frames.data}" in config.name:
         raise OptionError(
             f"{name} is of fold {trained} and was trained on the test people of fold {frames.fold}: expected the "
@@ -293,7 +292,17 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
     return record, predictions
 
 
+def _fold_of(model: str, data: str) -> int | None:
+    """The fold of a data set that a model was trained for, as far as its name or its config's name tells."""
+    from pyfau.models.config import DATA_SETS, read_config
+
+    config = Path(model) / "config.json"
+    name = read_config(config).name if config.is_file() else model
+    others = any(f"-{other}-" in name for other in DATA_SETS if other != data)
+    return None if others else _fold_in(name) or _fold_in(model)
+
+
 def _fold_in(name: str) -> int | None:
-    """The fold that a model's name ends with, as in mdhr-resnet50-bp4d-fold1 or best_model_fold1.pth."""
+    """The fold that a name ends with, as in mdhr-resnet50-bp4d-fold1 or best_model_fold1.pth."""
     found = re.search(r"fold_?([123])(?:\.[a-z]+)?/?$", name)
     return int(found[1]) if found else None
