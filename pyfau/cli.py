@@ -1,4 +1,4 @@
-"""The command line: `pyfau detect`, `demo`, `models`, `info`; newer subcommands are in `pyfau.commands`."""
+"""The command line: `pyfau detect`, `demo`, `models`, `info`; other subcommands are in `pyfau.commands`."""
 
 from __future__ import annotations
 

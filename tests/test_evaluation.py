@@ -18,7 +18,7 @@ from pyfau.errors import InputError, OptionError
 from pyfau.evaluation.lists import cut_clips, find_pictures, read_list
 from pyfau.evaluation.protocol import Predictions, Store, predict, read_aligned
 from pyfau.evaluation.report import add_summary, paper_row, render
-from pyfau.models.config import DATA_SETS, MDHRConfig
+from pyfau.models.config import DATA_SETS, MDHRConfig, Region
 from pyfau.models.mdhr import MDHR
 from pyfau.types import Failure
 from pyfau.weights.store import load_model, save_model
@@ -214,8 +214,12 @@ def test_scores_are_those_of_separate_filled_clips(originals: dict[str, Miniatur
     frames = read_list("bp4d", originals["bp4d"].lists, 1)
     model = load_model(models["bp4d"])
     pictures = originals["bp4d"].root / "img"
+    encode, encoded = model.encode, []
+    model.encode = lambda x: encoded.append(len(x)) or encode(x)  # type: ignore[func-returns-value,method-assign]
     for batch_size in (1, 32, 512):
+        encoded.clear()
         ours = predict(model, frames, pictures, batch_size=batch_size)
+        assert sum(encoded) == len(frames), "each frame once, filled frames not at all"
         assert not ours.failures
         for clip in cut_clips(frames):
             crops = []
@@ -346,6 +350,7 @@ def test_store_keeps_scores_and_failures(tmp_path: Path) -> None:
     store = Store(tmp_path / "fold", {"aus": ["AU01", "AU02"], "thresholds": [0.5, 0.5]})
     scores = np.array([[0.1, np.nan], [1 / 3, 1.0]], np.float32)
     failures = [Failure("Gesicht-ä/T1/2.jpg", "no such file")]
+    store.open()
     store.save("Gesicht-ä/T1", ["Gesicht-ä/T1/1.jpg", "Gesicht-ä/T1/2.jpg"], Predictions(scores, failures))
     again = store.load("Gesicht-ä/T1", ["Gesicht-ä/T1/1.jpg", "Gesicht-ä/T1/2.jpg"])
     assert again is not None
@@ -381,6 +386,25 @@ def test_raw_pictures_are_aligned(media: Path, models: dict[str, Path], tmp_path
     aligner = load_aligner("mtcnn", torch.device("cpu"))
     ours = predict(load_model(models["disfa"]), frames, mini.root / "img_o", aligner=aligner)
     np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-6)
+
+
+def test_a_store_that_cannot_be_written_is_found_at_once(
+    originals: dict[str, Miniature], models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("pyfau.evaluation.protocol.read_aligned", None)
+    assert run(originals["disfa"], models["disfa"], tmp_path / "file") == 1
+    assert "cannot write predictions to" in (err := capsys.readouterr().err)
+    assert "Not a directory" in err
+
+
+def test_a_model_without_the_aus(originals: dict[str, Miniature], tmp_path: Path, capsys) -> None:
+    config = dataclasses.replace(
+        tiny_config("disfa", "blink"), aus=(45,), regions=(Region("up", (0, 3), (45,)),), thresholds=(0.5,)
+    )
+    save_model(MDHR(config), tmp_path / "blink")
+    assert run(originals["disfa"], tmp_path / "blink", tmp_path / "kept") == 1
+    assert "scores AU45 and disfa has labels of AU01, AU02" in capsys.readouterr().err
 
 
 def test_unicode_folders(originals: dict[str, Miniature], models: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -140,6 +141,26 @@ def test_what_is_kept_of_a_model_with_other_aus(script: ModuleType, tmp_path: Pa
     assert "cross_region.linear.weight" in same
     assert not any(key.startswith(("regions.0.head.w", "classifier")) for key in same)
     assert tuned["classifier"].shape == (12, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet50", "swin_b"])
+def test_imagenet_weights_of_a_backbone(script: ModuleType, tmp_path: Path, backbone: str) -> None:
+    """As torchvision and Swin's authors write them: with a classifier, Swin's with constant tables and in a dict."""
+    donor = MDHR(script.new_config(None, backbone, "disfa", 1)).backbone.state_dict()
+    file = dict(donor)
+    if backbone == "resnet50":
+        file |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    else:
+        file |= {"head.bias": torch.zeros(1000), "layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
+        file = {"model": file}
+    torch.save(file, tmp_path / "imagenet.pth")
+    args = argparse.Namespace(
+        data="disfa", fold=1, model=None, backbone=backbone, backbone_weights=tmp_path / "imagenet.pth"
+    )
+    model = script.make_model(args)
+    assert model.config.name == f"mdhr-{backbone.replace('_', '')}-disfa-fold1"
+    assert all(torch.equal(value, donor[key]) for key, value in model.backbone.state_dict().items())
 
 
 def test_an_interrupted_run_ends_as_a_whole_one(

@@ -1,1 +1,1 @@
-"""Subcommands of the command line, one module each."""
+"""Subcommands of `pyfau`, one module each: `add_parser` describes it, and nothing heavy is imported until it runs."""

@@ -263,6 +263,11 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
     name = args.model.replace("{fold}", str(frames.fold))
     loaded = open_model(name, device, revision=args.revision, local_files_only=args.offline)
     config = loaded.model.config
+    if not set(config.au_names) & set(frames.aus):
+        raise OptionError(
+            f"{name} scores {', '.join(config.au_names)} and {frames.data} has labels of {', '.join(frames.aus)}: "
+            f"none in common"
+        )
     trained = _fold_in(config.name) or _fold_in(name)
     if trained not in (None, frames.fold) and f"-{frames.data}" in config.name:
         raise OptionError(

@@ -69,7 +69,7 @@ class Store:
     """Predictions of one fold in a folder: one .npz a video, and a record of what made them.
 
     Args:
-        folder: The folder; made when the first video is saved.
+        folder: The folder; `open` makes it.
         record: What decides about the scores; compared with what the folder holds already.
 
     Raises:
@@ -102,6 +102,19 @@ class Store:
             return None
         return Predictions(scores, failures)
 
+    def open(self) -> None:
+        """Make the folder and its record, so that a folder that cannot be written is found before any work is done.
+
+        Raises:
+            OptionError: The folder cannot be written.
+        """
+        text = json.dumps(self.record, indent=2, ensure_ascii=False) + "\n"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / RECORD_FILE).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OptionError(f"cannot write predictions to {self.folder}: {error.strerror or error}") from error
+
     def save(self, video: str, paths: Sequence[str], predictions: Predictions) -> None:
         """Keep the scores of a video. A reader sees the whole file or none.
 
@@ -112,10 +125,6 @@ class Store:
         part = file.with_name(f".{file.name}.part")
         failures = [(failure.source, failure.error) for failure in predictions.failures]
         try:
-            if not (self.folder / RECORD_FILE).is_file():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(self.record, indent=2, ensure_ascii=False) + "\n"
-                (self.folder / RECORD_FILE).write_text(text, encoding="utf-8")
             file.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as stream:
                 np.savez_compressed(
@@ -198,6 +207,8 @@ def predict(
         OptionError: The store cannot be written.
     """
     result = _empty(frames, len(model.config.aus))
+    if store is not None:
+        store.open()
     clips_a_batch = max(1, batch_size // CLIP_LENGTH)
     batches: list[tuple[str, list[range], bool]] = []
     waiting = 0

@@ -30,7 +30,7 @@ def paper_row(data: str, backbone: str) -> dict[str, Any] | None:
     rows = {
         entry.record["backbone"]: entry.record
         for entry in read_manifest().values()
-        if entry.record["data"] == data and entry.record.get("reported_metrics")
+        if entry.record["data"] == data and "average_f1" in entry.record.get("reported_metrics", {})
     }
     record = rows.get(backbone) or rows.get("resnet50")
     if record is None:
