@@ -243,6 +243,13 @@ def test_folders_go_together_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     assert figures["aus"]["AU25"]["frames"] == 1
     assert "a.csv: 2 of 2 rows" in capsys.readouterr().out
+    (tmp_path / "labels" / "c.csv").write_text("frame,AU12\n100,1\n")  # a bad table does not stop the others
+    assert main(["evaluate", "--data", "csv", *options, "--report", str(tmp_path / "report.json")]) == 1
+    assert "no row of" in capsys.readouterr().err
+    assert json.loads((tmp_path / "report.json").read_text())["folds"]["all"]["frames"] == 3
+    for name in ("a", "b"):
+        (tmp_path / "labels" / f"{name}.csv").unlink()
+    assert main(["evaluate", "--data", "csv", *options]) == 1
     assert main(["evaluate", "--data", "csv", *options[:3], str(tmp_path / "scores" / "a.csv")]) == 1
     assert "expected two files or two folders" in capsys.readouterr().err
 

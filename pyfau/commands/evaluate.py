@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.errors import OptionError
+from pyfau.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from pyfau.evaluation.lists import FrameList
@@ -68,7 +68,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand; the result goes to standard output, failures to standard error."""
+    """Run the subcommand; the result goes to standard output, failures to standard error.
+
+    Returns:
+        1 if tables of --data csv could not be compared. Pictures that could not be read are no failure of the command.
+    """
     from pyfau.evaluation.report import render
 
     _check_usage(args)
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             args.report.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise OptionError(f"cannot write {args.report}: {error.strerror or error}") from error
-    return 0
+    return 1 if args.data == "csv" and report["failures"] else 0
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -133,10 +137,18 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
 
     pairs, notes = pairs_of(args.labels, args.scores)
     parts, inputs = [], []
+    failures: dict[str, str] = {}
     for label_path, score_path in pairs:
         read = AUResult.read_parquet if score_path.suffix.lower() == ".parquet" else AUResult.read_csv
-        result = read(score_path)
-        part = match(read_labels(label_path, args.present), result, str(score_path), args.first_frame or 0)
+        try:
+            result = read(score_path)
+            part = match(read_labels(label_path, args.present), result, str(score_path), args.first_frame or 0)
+        except InputError as error:
+            if not parts and label_path == pairs[-1][0]:
+                raise  # nothing is left to measure
+            failures[str(label_path)] = str(error)
+            print(f"pyfau: {error}", file=sys.stderr)
+            continue
         parts.append(part)
         inputs.append(
             {
@@ -177,6 +189,7 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
         "data": "csv",
         "threshold": threshold,
         "inputs": inputs,
+        "failures": failures,
         "folds": {"all": measure(labels, scores, active, aus, args.more)},
         "notes": notes,
     }
