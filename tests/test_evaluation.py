@@ -480,6 +480,19 @@ def test_one_network_a_fold(originals: dict[str, Miniature], tmp_path: Path, cap
     assert "was trained on the test people of fold 1: expected the weights of fold 1" in capsys.readouterr().err
 
 
+def test_networks_of_several_kinds_make_no_mean(originals: dict[str, Miniature], tmp_path: Path, capsys) -> None:
+    mini, kept = originals["disfa"], tmp_path / "kept"
+    for fold, aus in ((1, (1, 2)), (2, (1, 4))):
+        regions = (Region("up", (0, 3), aus),)
+        config = dataclasses.replace(tiny_config("disfa", "some"), aus=aus, regions=regions, thresholds=(0.5, 0.5))
+        save_model(MDHR(config), tmp_path / f"some-{fold}")
+        assert run(mini, tmp_path / f"some-{fold}", kept, "--fold", fold) == 0
+    assert "not scored by the model, and not in the mean: AU02, AU06" in capsys.readouterr().out
+    save_model(load_model(tmp_path / "some-1"), tmp_path / "some-3")
+    assert run(mini, f"{tmp_path}/some-{{fold}}", kept.with_name("again")) == 1
+    assert "differ in aus: expected one kind of network for all folds" in capsys.readouterr().err
+
+
 def test_the_bundled_model_scores_a_wider_set(originals: dict[str, Miniature], tmp_path: Path, capsys) -> None:
     assert run(originals["disfa"], "mdhr-lite", tmp_path / "kept", "--fold", 2, "--threshold", "model") == 0
     found = report(tmp_path / "kept")

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pyfau.errors import InputError, OptionError
 if TYPE_CHECKING:
     from pyfau.evaluation.lists import FrameList
     from pyfau.evaluation.protocol import Predictions
+    from pyfau.evaluation.tables import Matched
 
 _LISTS_ONLY = ("root", "lists", "model", "fold", "align", "rescore", "predictions", "revision", "batch_size")
 _CSV_ONLY = ("labels", "scores", "first_frame", "present")
@@ -136,7 +138,8 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
     from pyfau.result import AUResult
 
     pairs, notes = pairs_of(args.labels, args.scores)
-    parts, inputs = [], []
+    parts: list[Matched] = []
+    inputs = []
     failures: dict[str, str] = {}
     for label_path, score_path in pairs:
         read = AUResult.read_parquet if score_path.suffix.lower() == ".parquet" else AUResult.read_csv
@@ -240,6 +243,7 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
         active = scores >= np.array(limits, np.float32)
         report["folds"][str(fold)] = measure(labels, scores, active, aus, args.more)
     first = report["models"][str(folds[0])]
+    _check_alike(report["models"])
     left = [au for au in lists[folds[0]].aus if au not in first["aus"]]
     if left:
         notes.append(f"not scored by the model, and not in the mean: {', '.join(left)}")
@@ -250,6 +254,18 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
         notes.append("the same weights for several folds: the paper has one network a fold; see {fold} in --model")
     add_summary(report, paper)
     return report
+
+
+def _check_alike(models: Mapping[str, Mapping[str, Any]]) -> None:
+    """A mean over folds is one of networks of one kind."""
+    (fold, first), *others = models.items()
+    for number, record in others:
+        differ = [name for name in ("backbone", "aus", "aligner") if record[name] != first[name]]
+        if differ:
+            raise OptionError(
+                f"fold {fold} was scored with {first['model']} and fold {number} with {record['model']}, which differ "
+                f"in {', '.join(differ)}: expected one kind of network for all folds; measure each with --fold"
+            )
 
 
 def _stored(frames: FrameList, folder: Path) -> tuple[dict[str, Any], Predictions]:
@@ -313,9 +329,10 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
 def _fold_of(model: str, data: str) -> int | None:
     """The fold of a data set that a model was trained for, as far as its name or its config's name tells."""
     from pyfau.models.config import DATA_SETS, read_config
+    from pyfau.video import is_folder
 
     config = Path(model) / "config.json"
-    name = read_config(config).name if config.is_file() else model
+    name = read_config(config).name if is_folder(model) and config.is_file() else model
     others = any(f"-{other}-" in name for other in DATA_SETS if other != data)
     return None if others else _fold_in(name) or _fold_in(model)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pyfau.errors import InputError, OptionError
 from pyfau.models.config import DATA_SETS
 from pyfau.types import au_name
-from pyfau.video import PICTURE_SUFFIXES
+from pyfau.video import PICTURE_SUFFIXES, is_folder
 
 FOLDS = (1, 2, 3)
 IGNORED = -1  # a label that does not count; BP4D's own files write 9 for an unknown one
@@ -113,7 +113,7 @@ def find_pictures(frames: FrameList, root: Path) -> Path:
     Raises:
         InputError: None of the pictures is in any of them.
     """
-    folders = [folder for folder in (root, root / "img", root / "img_o") if folder.is_dir()]
+    folders = [folder for folder in (root, root / "img", root / "img_o") if is_folder(folder)]
     if not folders:
         raise InputError(f"{root} is not a folder: expected the folder of the pictures that {frames.source} lists")
 
@@ -129,7 +129,7 @@ def find_pictures(frames: FrameList, root: Path) -> Path:
 
 
 def _find(folder: Path, names: list[str]) -> Path:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder} is not a folder: expected one that holds {names[0]}")
     for place in (folder, folder / "list"):
         for name in names:

@@ -72,6 +72,9 @@ class Store:
         folder: The folder; `open` makes it.
         record: What decides about the scores; compared with what the folder holds already.
 
+    Attributes:
+        folder, record: As given.
+
     Raises:
         OptionError: The folder holds predictions that something else made.
     """
