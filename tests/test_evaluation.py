@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from miniature import Miniature
 from PIL import Image
 
 from pyfau.cli import main
 from pyfau.errors import InputError, OptionError
-from pyfau.evaluation.lists import cut_clips, find_pictures, read_list
+from pyfau.evaluation.lists import FrameList, cut_clips, find_pictures, read_list
 from pyfau.evaluation.protocol import Predictions, Store, predict, read_aligned
 from pyfau.evaluation.report import add_summary, paper_row, render
 from pyfau.models.config import DATA_SETS, MDHRConfig, Region
@@ -134,6 +137,32 @@ def test_clips_break_with_video_and_number_and_after_16(originals: dict[str, Min
     assert [len(clip) for clip in clips] == [16, 7, 16, 1, 16, 4]
     assert [position for clip in clips for position in clip] == list(range(60))
     assert [frames.numbers[clip.start] for clip in clips] == [2440, 2456, 2470, 2486, 1, 17]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0, 0, 1, 5])), max_size=8))
+def test_clips_of_any_list(runs: list[tuple[int, int]]) -> None:
+    """Runs of frames, each followed by a jump (or by another video, where the jump is 0)."""
+    videos, numbers, video, number = [], [], 0, 0
+    for length, jump in runs:
+        videos += [f"V{video}"] * length
+        numbers += range(number, number + length)
+        number += length + jump
+        video += jump == 0
+    count = len(videos)
+    labels = np.zeros((count, 12), np.int8)
+    frames = FrameList("bp4d", 1, Path("list"), ("p",) * count, tuple(videos), np.array(numbers, np.int64), labels)
+    lengths = [len(clip) for clip in cut_clips(frames)]
+    expected = [[16] * (length // 16) + ([length % 16] if length % 16 else []) for length, _ in runs]
+    assert lengths == [n for run in expected for n in run]
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_any_bytes_as_lists(paths: bytes, labels: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "BP4D_test_img_path_fold1.txt").write_bytes(paths)
+        (Path(folder) / "BP4D_test_label_fold1.txt").write_bytes(labels)
+        with pytest.raises(InputError):
+            read_list("bp4d", Path(folder), 1)
 
 
 def test_crlf_bom_backslashes_floats_and_blank_ends(bp4d: Miniature) -> None:
@@ -265,6 +294,14 @@ def test_all_pictures_broken(bp4d: Miniature, models: dict[str, Path], tmp_path:
     assert run(bp4d, models["bp4d"], tmp_path / "kept", "--fold", 1) == 1
     assert "none of the 60 pictures of" in (err := capsys.readouterr().err)
     assert "F001/T1/2440.jpg: is empty (0 bytes)" in err
+
+
+def test_raw_pictures_without_align(bp4d: Miniature, models: dict[str, Path], tmp_path: Path, capsys) -> None:
+    for file in (bp4d.root / "img" / "F001").rglob("*.jpg"):
+        Image.new("RGB", (104, 139)).save(file)
+    assert run(bp4d, models["bp4d"], tmp_path / "kept", "--fold", 1) == 1
+    assert "F001/T1/2440.jpg: 104 x 139 pixels, and no square" in (err := capsys.readouterr().err)
+    assert "for raw pictures, use --align" in err
 
 
 def test_an_interrupted_run_goes_on(

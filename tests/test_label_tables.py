@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyfau.cli import main
 from pyfau.errors import InputError, OptionError
@@ -167,11 +171,27 @@ def test_first_frame(tmp_path: Path) -> None:
         ("frame,AU12\n0,1\n,1\n", r"labels.csv:3: frame is empty"),
         ("time,AU12\nlate,1\n", r"labels.csv:2: time 'late'; expected a number of seconds"),
         ("frame,AU12\n0,1\n0,1,1,1\n", "cannot read .*line 3"),
+        ("frame,AU12\n0,1,1\n", "its rows have more fields than its header"),
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_labels(table(tmp_path, text))
+
+
+ANYTHING = st.text(alphabet=st.sampled_from('frameAU12,;\t\n\r" 01-.nx\x00\u2028ß'), max_size=60)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(st.binary(max_size=100), ANYTHING.map(str.encode), ANYTHING.map(lambda x: f"frame,AU12\n{x}".encode()))
+)
+def test_any_bytes_as_labels(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.csv"
+        path.write_bytes(data)
+        with suppress(InputError):
+            match(read_labels(path), scored([[0], [1]]), "scores.csv")
 
 
 def test_nothing_matches(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,8 @@ def predict(
         OptionError: The store cannot be written.
     """
     result = _empty(frames, len(model.config.aus))
+    if aligner is None:
+        _check_squares(frames, pictures)
     if store is not None:
         store.open()
     clips_a_batch = max(1, batch_size // CLIP_LENGTH)
@@ -250,6 +253,20 @@ def predict(
             f"{first.error}"
         )
     return result
+
+
+def _check_squares(frames: FrameList, pictures: Path) -> None:
+    """Raw pictures should not be found out only after all of them have been read."""
+    sizes = {}
+    for path in frames.paths[:: max(1, len(frames) // 32)]:
+        with suppress(Exception), Image.open(pictures / path) as picture:  # what is no picture is reported later
+            sizes[path] = picture.size
+    if sizes and not any(width == height for width, height in sizes.values()):
+        path, (width, height) = next(iter(sizes.items()))
+        raise InputError(
+            f"{pictures / path}: {width} x {height} pixels, and no square picture among {len(sizes)} that were looked "
+            f"at: expected aligned faces; for raw pictures, use --align"
+        )
 
 
 class _Cropper:

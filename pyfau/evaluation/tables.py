@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -301,16 +302,22 @@ def _read_text(path: Path) -> pd.DataFrame:
         data = path.read_bytes()
         head = data.split(b"\n", 1)[0]
         separator = max((",", ";", "\t"), key=lambda mark: head.count(mark.encode()))
-        table: pd.DataFrame = pd.read_csv(
-            io.BytesIO(data),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            index_col=False,
-            skip_blank_lines=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop fields
+            table: pd.DataFrame = pd.read_csv(
+                io.BytesIO(data),
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                skipinitialspace=True,
+                index_col=False,
+                skip_blank_lines=False,
+            )
+    except pd.errors.ParserWarning:
+        raise InputError(
+            f"cannot read {path} as a table of labels: its rows have more fields than its header"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise InputError(f"cannot read {path} as a table of labels: {reason}") from None
