@@ -365,6 +365,11 @@ def test_another_model_is_not_mixed_in(bp4d: Miniature, models: dict[str, Path],
     assert run(bp4d, models["disfa"], kept, "--fold", 1) == 1
     assert "holds other predictions (aus " in (err := capsys.readouterr().err)
     assert "model 'tiny-bp4d', now 'tiny-disfa'" in err
+    calibrated = dataclasses.replace(load_model(models["bp4d"]).config, calibration=((2.0, 0.0),) * 12)
+    shutil.copytree(models["bp4d"], tmp_path / "calibrated")
+    (tmp_path / "calibrated" / "config.json").write_text(calibrated.to_json())
+    assert run(bp4d, tmp_path / "calibrated", kept, "--fold", 1) == 1, "the same weights, other scores"
+    assert "holds other predictions (config_sha256 " in capsys.readouterr().err
     assert run(bp4d, models["bp4d"], kept, "--fold", 1, "--align") == 1
     assert "aligner None, now 'mtcnn'" in capsys.readouterr().err
 

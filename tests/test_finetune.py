@@ -140,7 +140,20 @@ def test_what_is_kept_of_a_model_with_other_aus(script: ModuleType, tmp_path: Pa
     assert {"backbone.stem.weight", "static.linear.weight", "dynamics.projections.3.weight"} <= same
     assert "cross_region.linear.weight" in same
     assert not any(key.startswith(("regions.0.head.w", "classifier")) for key in same)
-    assert tuned["classifier"].shape == (12, 128)
+    assert tuned["classifier"].shape == (12, lite["classifier"].shape[1])
+
+
+def test_head_and_calibration_of_the_start(script: ModuleType, tmp_path: Path) -> None:
+    """The head stays, its weights too where the AUs do; a calibration does not."""
+    config = script.new_config(None, "small", "disfa", 1)
+    config = dataclasses.replace(config, head="logistic", calibration=((2.0, 0.5),) * 8)
+    start = MDHR(config)
+    torch.nn.init.uniform_(start.classifier_bias)
+    save_model(start, tmp_path / "start")
+    args = argparse.Namespace(data="disfa", fold=2, model=tmp_path / "start", backbone=None, backbone_weights=None)
+    model = script.make_model(args)
+    assert (model.config.head, model.config.calibration) == ("logistic", ())
+    assert torch.equal(model.classifier_bias, start.classifier_bias)
 
 
 @pytest.mark.slow

@@ -43,14 +43,17 @@ SETTINGS = ("data", "fold", "model", "backbone", "epochs", "batch_size", "lr", "
 
 
 def new_config(start: MDHRConfig | None, backbone: str, data: str, fold: int) -> MDHRConfig:
-    """The configuration to train: the architecture of `start`, or a fresh one, with the data set's AUs and template."""
+    """The configuration to train: the architecture of `start`, or a fresh one, with the data set's AUs and template.
+
+    A calibration of `start` is not taken over: it belongs to its weights and thresholds.
+    """
     record = DATA_SETS[data]
     name, source = f"mdhr-{backbone.replace('_', '')}-{data}-fold{fold}", "trained by training/finetune.py"
     if start is None and backbone != "small":
         return paper_config(data, backbone, name, source)
     sizes = SMALL
     if start is not None:
-        names = ("input_size", "width", "dynamic_channels", "mean", "std", "backbone_options")
+        names = ("input_size", "width", "dynamic_channels", "mean", "std", "backbone_options", "head")
         sizes = {name: getattr(start, name) for name in names}
     return MDHRConfig(
         name=name,

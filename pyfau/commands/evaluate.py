@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -308,6 +309,7 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
         "fold": frames.fold,
         "model": config.name,
         "sha256": loaded.sha256,
+        "config_sha256": hashlib.sha256(config.to_json().encode()).hexdigest(),  # it holds the calibration
         "backbone": config.backbone,
         "aus": list(config.au_names),
         "thresholds": [round(threshold, 6) for threshold in config.thresholds],
