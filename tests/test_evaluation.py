@@ -476,6 +476,7 @@ def test_the_table_stands_beside_the_papers(
     assert found["paper"]["average_f1"] == 66.6
     assert found["difference"]["mean"] == pytest.approx(100 * found["over_folds"]["mean"]["f1"] - 66.6)
     assert "tiny-bp4d is not the paper's network on bp4d" in out
+    assert "another cut" not in out
     assert found["models"]["2"]["sha256"] == found["models"]["1"]["sha256"]
 
 
@@ -539,7 +540,9 @@ def test_the_bundled_model_scores_a_wider_set(originals: dict[str, Miniature], t
     assert run(originals["disfa"], "mdhr-lite", tmp_path / "kept", "--fold", 2, "--threshold", "model") == 0
     found = report(tmp_path / "kept")
     assert list(found["folds"]["2"]["aus"]) == [f"AU{au:02d}" for au in DATA_SETS["disfa"].aus]
-    assert "mdhr-lite is not the paper's network" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "mdhr-lite is not the paper's network" in out
+    assert "mdhr-lite is for crops of another cut than disfa's aligned pictures: see --align" in out
 
 
 @pytest.mark.parametrize(

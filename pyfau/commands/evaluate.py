@@ -207,6 +207,7 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
     from pyfau.evaluation.lists import FOLDS, read_list
     from pyfau.evaluation.metrics import measure
     from pyfau.evaluation.report import add_summary, paper_row
+    from pyfau.models.config import DATA_SETS
 
     own = _fold_of(args.model, args.data) if args.model is not None else None
     folds = [args.fold] if args.fold else [own] if own else list(FOLDS)
@@ -248,6 +249,8 @@ def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
     left = [au for au in lists[folds[0]].aus if au not in first["aus"]]
     if left:
         notes.append(f"not scored by the model, and not in the mean: {', '.join(left)}")
+    if first["aligner"] is None and first["template"] != [list(point) for point in DATA_SETS[args.data].template]:
+        notes.append(f"{first['model']} is for crops of another cut than {args.data}'s aligned pictures: see --align")
     paper = paper_row(args.data, first["backbone"])
     if paper and not (paper["backbone"] == first["backbone"] and f"-{args.data}" in first["model"]):
         notes.append(f"{first['model']} is not the paper's network on {args.data}: the difference is between models")
@@ -313,6 +316,7 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
         "backbone": config.backbone,
         "aus": list(config.au_names),
         "thresholds": [round(threshold, 6) for threshold in config.thresholds],
+        "template": [list(point) for point in config.template],
         "clip_length": CLIP_LENGTH,
         "aligner": args.align,
     }
