@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_usage(args: argparse.Namespace) -> None:
     """Options that are missing or do not apply are refused before any work is done."""
+    from pyfau.video import is_folder
 
     def given(name: str) -> bool:
         return getattr(args, name) not in (None, False)
@@ -112,7 +113,7 @@ def _check_usage(args: argparse.Namespace) -> None:
                 raise OptionError(f"{option(name)} does not go with --rescore, which uses the scores that are kept")
     if args.batch_size is not None and args.batch_size < 1:
         raise OptionError(f"--batch-size must be at least 1, got {args.batch_size}")
-    if args.report is not None and args.report.is_dir():
+    if args.report is not None and is_folder(args.report):
         raise OptionError(f"--report is a file to write, and {args.report} is a folder")
     _threshold(args.threshold, 0.5)
 

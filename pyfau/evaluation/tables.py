@@ -239,8 +239,10 @@ def pairs_of(labels: Path, scores: Path) -> tuple[list[tuple[Path, Path]], list[
         InputError: There is no pair.
     """
     for path in (labels, scores):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+        try:
+            path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; expected a table or a folder of tables") from None
     if labels.is_dir() != scores.is_dir():
         raise InputError(f"expected two files or two folders, got {labels} and {scores}")
     if not labels.is_dir():
