@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.commands import evaluate
+from pyfau.commands import convert, download, evaluate, publish, verify
+from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
 if TYPE_CHECKING:
@@ -105,9 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="the whole manifest as JSON")
     models.set_defaults(run=_models)
 
-    info = commands.add_parser("info", help="versions, devices and cache folders")
+    info = commands.add_parser("info", help="versions, devices and cache folders; or all about one model")
+    info.add_argument("name", nargs="?", metavar="NAME", help="a name of `pyfau models`, a directory or user/repo")
     info.set_defaults(run=_info)
-    evaluate.add_parser(commands)
+
+    for command in (convert, publish, download, verify, evaluate):
+        command.add_parser(commands)
     return parser
 
 
@@ -374,13 +378,13 @@ def _models(args: argparse.Namespace) -> int:
     width = max(map(len, entries))
     for name, entry in entries.items():
         print(f"{name:{width}}  {entry.status:8} {entry.description}")
-    print(
-        "\nbundled: works offline. hub: downloaded when first used. convert: pass the authors' .pth file as the model."
-    )
+    print("\nbundled: works offline. hub: downloaded when first used. convert: `pyfau info NAME` says how to make it.")
     return 0
 
 
 def _info(args: argparse.Namespace) -> int:
+    if args.name is not None:
+        return show_model(args.name)
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

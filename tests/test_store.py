@@ -236,12 +236,13 @@ def test_missing_and_unexpected_tensors_are_both_listed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(8, 17), r"classifier is torch.float32 \(8, 17\), expected torch.float32 \(8, 16\)"),
-        (torch.zeros(128), r"classifier is torch.float32 \(128,\), expected torch.float32 \(8, 16\)"),
-        (torch.zeros(8, 16, dtype=torch.int64), r"classifier is torch.int64 \(8, 16\), expected torch.float32"),
+        (torch.zeros(8, 17), r"classifier is F32 \(8, 17\), expected F16 or BF16 or F32 \(8, 16\)"),
+        (torch.zeros(128), r"classifier is F32 \(128,\), expected F16 or BF16 or F32 \(8, 16\)"),
+        (torch.zeros(8, 16, dtype=torch.int64), r"classifier is I64 \(8, 16\), expected F16 or BF16 or F32"),
         (torch.full((8, 16), torch.nan), "classifier holds numbers that are not finite"),
         (torch.full((8, 16), -torch.inf), "classifier holds numbers that are not finite"),
-        (torch.full((8, 16), 1e300, dtype=torch.float64), "classifier"),
+        (torch.zeros(8, 16, dtype=torch.float64), r"classifier is F64 \(8, 16\), expected F16 or BF16 or F32"),
+        (torch.zeros(8, 16).to(torch.float8_e4m3fn), r"classifier is F8_E4M3 \(8, 16\), expected F16"),
     ],
 )
 def test_tensors_that_cannot_be_right(folder: Path, value: torch.Tensor, message: str) -> None:
@@ -253,7 +254,7 @@ def test_tensors_that_cannot_be_right(folder: Path, value: torch.Tensor, message
 
 def test_weights_of_another_width(folder: Path) -> None:
     change_config(folder, width=24)
-    with pytest.raises(WeightsError, match=r"is torch.float32 \(.*16.*\), expected torch.float32 \(.*24.*\)"):
+    with pytest.raises(WeightsError, match=r"is F32 \(.*16.*\), expected F16 or BF16 or F32 \(.*24.*\)"):
         load_model(folder)
 
 
@@ -501,7 +502,7 @@ def test_official_weights_that_are_not_finite(shared: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("content", [{"fc.weight": torch.zeros(3)}, {}, [1, 2], 3.0, {"state_dict": {"epoch": 3}}])
 def test_checkpoints_of_something_else(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"is not an MDHR checkpoint|holds no state dict") as caught:
+    with pytest.raises(WeightsError, match=r"is not a checkpoint of MDHR|holds no state dict") as caught:
         load_model(tmp_path / "a.pth")
     assert str(tmp_path / "a.pth") in str(caught.value)
 
@@ -509,7 +510,7 @@ def test_checkpoints_of_something_else(tmp_path: Path, content: Any) -> None:
 def test_a_network_for_another_number_of_units(shared: Path, tmp_path: Path) -> None:
     state = cheap_state(shapes(shared)["disfa_resnet"])
     state["node_classifier.sc"] = torch.zeros(10, 512)
-    with pytest.raises(WeightsError, match=r"not an MDHR checkpoint for BP4D \(12 AUs\) or DISFA \(8 AUs\)"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of MDHR for BP4D \(12 AUs\) or DISFA \(8 AUs\)"):
         load_model(official_checkpoint(tmp_path / "a.pth", state))
 
 

@@ -275,9 +275,18 @@ def read_config(path: Path) -> MDHRConfig:
     Raises:
         ConfigError: It is missing, too large to be one, or not valid.
     """
+    return MDHRConfig.from_json(read_config_text(path), origin=str(path))
+
+
+def read_config_text(path: Path) -> str:
+    """The contents of a config.json file, which is not read if it is too large to be one.
+
+    Raises:
+        ConfigError: It is missing, too large, or not UTF-8.
+    """
     try:
         if path.stat().st_size > 1_000_000:
             raise ConfigError(f"{path} has {path.stat().st_size} bytes: too large for a model configuration")
-        return MDHRConfig.from_json(path.read_text(encoding="utf-8"), origin=str(path))
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error

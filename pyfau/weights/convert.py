@@ -1,21 +1,20 @@
-"""The authors' checkpoints, read strictly into pyfau's network."""
+"""The authors' checkpoints of MDHR: their tensors, renamed and joined, as those of pyfau's network."""
 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyfau.errors import WeightsError
-from pyfau.models.config import MDHRConfig, paper_config
+from pyfau.models.config import DATA_SETS, MDHRConfig, paper_config
 from pyfau.models.mdhr import MDHR
 
+_BACKBONE_KEYS = {"Backbone.layer1.0.conv1.weight": "resnet50", "Backbone.patch_embed.proj.weight": "swin_b"}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -92,14 +91,9 @@ def recognise(state: Mapping[str, Any]) -> MDHRConfig | None:
     classifier = state.get("node_classifier.sc")
     if not isinstance(classifier, Tensor) or classifier.ndim != 2:
         return None
-    data = {12: "bp4d", 8: "disfa"}.get(classifier.shape[0])
-    if "Backbone.layer1.0.conv1.weight" in state:
-        backbone = "resnet50"
-    elif "Backbone.patch_embed.proj.weight" in state:
-        backbone = "swin_b"
-    else:
-        return None
-    return paper_config(data, backbone, source="official checkpoint") if data else None
+    data = next((name for name, record in DATA_SETS.items() if len(record.aus) == classifier.shape[0]), None)
+    backbone = next((name for key, name in _BACKBONE_KEYS.items() if key in state), None)
+    return paper_config(data, backbone, source="official checkpoint") if data and backbone else None
 
 
 def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str = "checkpoint") -> dict[str, Tensor]:
@@ -126,8 +120,8 @@ def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str =
     missing, unexpected = sorted(expected - state.keys()), sorted(state.keys() - expected - constants)
     if missing or unexpected:
         raise WeightsError(
-            f"{origin} looks like {config.name}, but its keys do not fit: missing {_some(missing)}; "
-            f"unexpected {_some(unexpected)}"
+            f"{origin} looks like {config.name}, but its keys do not fit: missing {some(missing)}; "
+            f"unexpected {some(unexpected)}"
         )
     result: dict[str, Tensor] = {}
     wrong: list[str] = []
@@ -135,47 +129,22 @@ def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str =
         parts = [state[key] for key in rule.official]
         want = own[rule.own]
         try:
-            value = rule.combine(parts)
+            # Shapes first, without data: a small file can claim tensors of any size that are one number repeated.
+            fits = rule.combine([torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts])
+            good = fits.shape == want.shape and fits.is_floating_point() == want.is_floating_point()
         except (RuntimeError, TypeError, IndexError):
-            value = None
-        if value is None or value.shape != want.shape or value.is_floating_point() != want.is_floating_point():
+            good = False
+        if good and all(part.layout == torch.strided and part.device.type == "cpu" for part in parts):
+            result[rule.own] = rule.combine(parts).to(want.dtype)
+        else:
             got = ", ".join(f"{key} {tuple(part.shape)}" for key, part in zip(rule.official, parts, strict=True))
             wrong.append(f"{got} (for {rule.own} {tuple(want.shape)})")
-        else:
-            result[rule.own] = value.to(want.dtype)
     if wrong:
-        raise WeightsError(f"{origin} looks like {config.name}, but shapes do not fit: {_some(wrong)}")
+        raise WeightsError(f"{origin} looks like {config.name}, but shapes do not fit: {some(wrong)}")
     return result
 
 
-def load_official(path: Path) -> tuple[MDHRConfig, dict[str, Tensor]]:
-    """Read an official `.pth` file: `{'epoch', 'state_dict', 'optimizer'}` of a DataParallel model.
-
-    Raises:
-        WeightsError: Not a checkpoint, not one that loads without running code, or not an MDHR network.
-    """
-    try:
-        # Files from before torch 1.6 are no zip archives and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # damaged files make the unpickler raise nearly anything
-        reason = "it is no PyTorch file"
-        if zipfile.is_zipfile(path):
-            reason = "it is damaged, or holds objects that only running code could make"
-        raise WeightsError(f"{path} is not a checkpoint that loads with weights_only=True: {reason}") from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} holds no state dict: expected {{'epoch', 'state_dict', 'optimizer'}}")
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    config = recognise(state)
-    if config is None:
-        raise WeightsError(
-            f"{path} is not an MDHR checkpoint for BP4D (12 AUs) or DISFA (8 AUs) with ResNet-50 or Swin-B; "
-            f"its keys begin with {_some(sorted(state))}"
-        )
-    return config, from_official(state, config, origin=str(path))
-
-
-def _some(items: list[str], limit: int = 12) -> str:
+def some(items: list[str], limit: int = 12) -> str:
+    """The first of a list of names, and how many more there are."""
     shown = ", ".join(items[:limit]) or "none"
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -1,9 +1,13 @@
-"""`weights_manifest.json`: the models that pyfau knows by name."""
+"""`weights_manifest.json`: the models that pyfau knows by name.
+
+`docs/weights_manifest.schema.json` states the same rules as JSON Schema; a test holds the two together.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,6 +17,9 @@ from typing import Any
 from pyfau.errors import WeightsError
 
 STATUSES = ("bundled", "hub", "convert")
+HUB_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*/[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
+_MODEL_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+_PLAIN_FILE = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,138 @@ class ManifestEntry:
         return f"{self.record['backbone']} on {self.record['data']}{fold}, {len(self.record['aus'])} AUs"
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a field may hold, as a check and in words."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def _matching(pattern: str, expected: str, most: int = 2000) -> _Rule:
+    return _Rule(lambda v: isinstance(v, str) and len(v) <= most and bool(re.fullmatch(pattern, v)), expected)
+
+
+def _whole(low: int, high: int) -> _Rule:
+    return _Rule(lambda v: type(v) is int and low <= v <= high, f"a whole number in {low}..{high}")
+
+
+def _is_number(value: Any, low: float = -1e6, high: float = 1e6) -> bool:
+    return type(value) in (int, float) and low <= value <= high  # NaN is not
+
+
+def _are_units(value: Any) -> bool:
+    unit = _whole(1, 99).holds
+    return isinstance(value, list) and 0 < len(value) <= 64 and all(map(unit, value)) and len({*value}) == len(value)
+
+
+def _is_template(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 5
+        and all(isinstance(p, list) and len(p) == 2 and all(_is_number(c) and 0 < c < 1 for c in p) for p in value)
+    )
+
+
+def _are_metrics(value: Any) -> bool:
+    if not isinstance(value, dict) or "protocol" not in value or len(value) > 100:
+        return False
+    return all(
+        _TEXT.holds(v)
+        if key in ("protocol", "version")
+        else _is_number(v) or (isinstance(v, dict) and len(v) <= 100 and all(map(_is_number, v.values())))
+        for key, v in value.items()
+    )
+
+
+_TEXT = _Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 2000, "text of 1..2000 characters")
+_WORD = _matching(r"[a-z0-9_]{1,40}", "lower-case letters, digits and _")
+_SHA256 = _matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
+_COMMON = {
+    "status": _Rule(lambda v: v in STATUSES, f"one of {STATUSES}"),
+    "network": _WORD,
+    "backbone": _WORD,
+    "data": _TEXT,
+    "aus": _Rule(_are_units, "1..64 different action units in 1..99"),
+    "template": _Rule(_is_template, "five points [x, y] with coordinates in (0, 1)"),
+    "code_licence": _TEXT,
+    "weights_licence": _TEXT,
+    "training_data": _TEXT,
+    "training_terms": _TEXT,
+    "source": _TEXT,
+}
+_OPTIONAL = {
+    "fold": _whole(1, 100),
+    "version": _TEXT,
+    "reported_metrics": _Rule(_are_metrics, "a protocol in words, numbers, and numbers by name"),
+}
+_WEIGHTS = {
+    "file": _matching(rf"{_PLAIN_FILE}\.safetensors", "a plain file name ending in .safetensors, no folder", 100),
+    "sha256": _SHA256,
+    "bytes": _whole(1, 4_000_000_000),
+}
+_BY_STATUS = {
+    "bundled": _WEIGHTS | {"version": _TEXT},
+    "hub": _WEIGHTS
+    | {
+        "repo": _matching(HUB_ID, "user/repo", 96),
+        "revision": _matching(r"[0-9a-f]{40}", "a commit of 40 hexadecimal digits, never a branch or tag"),
+        "config_sha256": _SHA256,
+    },
+    "convert": {
+        "official_file": _matching(rf"{_PLAIN_FILE}\.pth", "a plain file name ending in .pth, no folder", 100),
+        "official_folder": _matching(r"https://[!-~]+", "an https:// link", 500),
+    },
+}
+
+
+def parse_manifest(text: str, origin: str = "weights_manifest.json") -> dict[str, ManifestEntry]:
+    """Read and check a manifest.
+
+    Args:
+        text: The file's contents.
+        origin: What to call it in an error.
+
+    Raises:
+        WeightsError: Not JSON, or a field is missing, unknown or not what it may be; the field is named.
+    """
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{origin} is malformed: {error}") from error
+    shaped = isinstance(manifest, dict) and manifest.keys() == {"format", "models"}
+    if not shaped or type(manifest["format"]) is not int or manifest["format"] != 1:
+        raise WeightsError(f'{origin} is malformed: expected {{"format": 1, "models": {{...}}}} and nothing else')
+    models = manifest["models"]
+    if not isinstance(models, dict) or len(models) > 1000:
+        raise WeightsError(f"{origin} is malformed: models must be an object of at most 1000 entries")
+    return {name: _check_entry(name, record, origin) for name, record in models.items()}
+
+
+def _check_entry(name: str, record: Any, origin: str) -> ManifestEntry:
+    where = f"{origin}: model {name[:100]!r}"
+    if not re.fullmatch(_MODEL_NAME, name) or len(name) > 100:
+        raise WeightsError(f"{where} must be named by lower-case letters and digits with single hyphens between")
+    if not isinstance(record, dict):
+        raise WeightsError(f"{where} must be an object, got {type(record).__name__}")
+    if not _COMMON["status"].holds(record.get("status")):
+        raise WeightsError(f"{where}: status must be one of {STATUSES}, got {_shown(record.get('status'))}")
+    required = _COMMON | _BY_STATUS[record["status"]]
+    known = _OPTIONAL | required
+    missing, unknown = sorted(required.keys() - record.keys()), sorted(record.keys() - known.keys())
+    if missing or unknown:
+        raise WeightsError(f"{where} has status {record['status']!r}: missing fields {missing}, unknown {unknown}")
+    for field, value in record.items():
+        if not known[field].holds(value):
+            raise WeightsError(f"{where}: {field} must be {known[field].expected}, got {_shown(value)}")
+    return ManifestEntry(name, record["status"], record)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."
+
+
 def _manifest_text() -> str:
     """The wheel carries the manifest inside the package; a checkout has it at the top level."""
     inside = files("pyfau") / "weights_manifest.json"
@@ -55,14 +194,4 @@ def read_manifest() -> dict[str, ManifestEntry]:
     Raises:
         WeightsError: The manifest is missing or malformed.
     """
-    try:
-        models = json.loads(_manifest_text())["models"]
-        entries = {name: ManifestEntry(name, record["status"], record) for name, record in models.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"weights_manifest.json is malformed: {error!r}") from error
-    for entry in entries.values():
-        if entry.status not in STATUSES:
-            raise WeightsError(
-                f"weights_manifest.json: {entry.name} has status {entry.status!r}, not one of {STATUSES}"
-            )
-    return entries
+    return parse_manifest(_manifest_text())

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pyfau.errors import ConfigError, DeviceError, OptionError, WeightsError
-from pyfau.models.config import MDHRConfig, read_config
 from pyfau.models.mdhr import MDHR
-from pyfau.weights.convert import load_official
-from pyfau.weights.manifest import ManifestEntry, read_manifest
+from pyfau.weights import hub
+from pyfau.weights.hashes import file_sha256, remembered_sha256
+from pyfau.weights.manifest import HUB_ID, ManifestEntry, read_manifest
+from pyfau.weights.networks import Network, read_network, read_official
 
 DEFAULT_MODEL = "mdhr-lite"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MAX_PARAMETERS = 400_000_000  # the paper's largest network has 108 million
+MAX_BYTES = 4_000_000_000  # an official checkpoint with its optimizer's state has 1.3
+_MAX_HEADER = 10_000_000  # bytes; the largest network of the paper needs 50 thousand
+_FLOATS = ("F16", "BF16", "F32")  # what a float32 tensor may be stored as
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ def load_model(
     """Load a network to work with tensors: `preprocess`, `encode`, `relate`, or call it on clips.
 
     Args:
-        name_or_path: A bundled or manifest name, a model directory (config.json, model.safetensors), an official
-            `.pth` checkpoint, or `user/repo` on the Hugging Face Hub.
+        name_or_path: Tried in this order: a bundled or manifest name, a model directory (config.json,
+            model.safetensors) or an official `.pth` checkpoint, and `user/repo` on the Hugging Face Hub.
         device: Where to put it; see `pyfau.AUDetector`.
         revision: Commit, tag or branch of a Hub repository.
         local_files_only: Do not ask the Hub; use what its cache holds.
@@ -102,48 +107,133 @@ def open_model(
     *,
     revision: str | None = None,
     local_files_only: bool = False,
+    progress: bool = True,
 ) -> LoadedModel:
-    """As `load_model`, with the hash and origin of the weights."""
+    """As `load_model`, with the hash and origin of the weights, and a choice whether a download shows its progress."""
     target = resolve_device(device)
-    name = str(name_or_path)
-    entry = read_manifest().get(name)
-    with ExitStack() as stack:
-        if revision is not None and (entry is not None or _exists(Path(name))):
-            raise OptionError(f"revision {revision!r} is for a Hub repository, and {name} is none")
-        expected: str | None = None
-        if entry is not None and entry.status == "bundled":
-            path = stack.enter_context(as_file(files("pyfau") / "assets" / name))
-            origin, expected = f"bundled {name}", entry.record["sha256"]
-        elif entry is not None and entry.status == "hub":
-            pinned = entry.record["revision"]
-            path = _fetch(entry.record["repo"], pinned, local_files_only)
-            origin, expected = f"{entry.record['repo']}@{pinned}", entry.record["sha256"]
-        elif entry is not None:
-            raise WeightsError(_how_to_get(entry))
-        elif _exists(Path(name)):
-            path = Path(name)
-            origin = str(path)
-        elif _HUB_ID.fullmatch(name) and not name.endswith((".pth", ".pt", ".safetensors")):
-            path = _fetch(name, revision, local_files_only)
-            origin = f"{name}@{revision or 'main'}"
-        else:
-            raise WeightsError(_not_found(name))
-        weights = path / WEIGHTS_FILE if path.is_dir() else path
-        digest = file_sha256(weights) if weights.is_file() else ""
-        if expected is not None and digest != expected:
-            found = digest or "no file"
-            raise WeightsError(f"the weights of {name} have sha256 {found}, expected {expected}: the file is damaged")
-        config, state = _read_directory(path) if path.is_dir() else _read_file(path)
-    try:
-        model = MDHR(config)
-    except (TypeError, ValueError, RuntimeError) as error:
-        options = dict(config.backbone_options)
-        raise ConfigError(f"{origin}: no {config.backbone} with backbone_options {options}: {error}") from error
-    _check_state(model, state, origin)
+    with find_model(name_or_path, revision=revision, local_files_only=local_files_only, progress=progress) as found:
+        network, config, state = read_found(found)
+    model = network.build(config)
     model.load_state_dict(state)
     model.eval().requires_grad_(False)
     model.to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedModel(model, digest, origin)
+    return LoadedModel(model, found.sha256, found.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """The files of a model, which are here and are those that they should be.
+
+    Attributes:
+        path: A model directory, or an official `.pth` file.
+        weights: The file of the weights: in that directory, or that file itself.
+        sha256: Of that file, hexadecimal.
+        origin: Path, or Hub repository and commit.
+        entry: Of the manifest, for a name that it knows.
+    """
+
+    path: Path
+    weights: Path
+    sha256: str
+    origin: str
+    entry: ManifestEntry | None = None
+
+
+@contextmanager
+def find_model(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    progress: bool = True,
+) -> Iterator[FoundModel]:
+    """Find the files of a model and check their hashes, without reading a network from them.
+
+    Args:
+        name_or_path: As for `load_model`, as are `revision` and `local_files_only`.
+        revision: Commit, tag or branch of a Hub repository.
+        local_files_only: Do not ask the Hub; use what its cache holds.
+        progress: Whether a download shows its progress.
+
+    Yields:
+        The files, which may be gone afterwards if they lay in a zipped package.
+
+    Raises:
+        WeightsError: They could not be found or fetched, or are not what they should be.
+        OptionError: A revision of something that is not on the Hub.
+    """
+    name = str(name_or_path)
+    entry = read_manifest().get(name)
+    here = entry is None and _exists(Path(name))
+    if revision is not None and (entry is not None or here):
+        raise OptionError(f"revision {revision!r} is for a Hub repository, and {name} is none")
+    if entry is not None and entry.status == "bundled":
+        with as_file(files("pyfau") / "assets" / name) as path:
+            weights = path / entry.record["file"]
+            digest = remembered_sha256(weights) if weights.is_file() else "no file"
+            if digest != entry.record["sha256"]:
+                raise WeightsError(
+                    f"the weights of {name} have sha256 {digest}, expected {entry.record['sha256']}: the file is "
+                    f"damaged; install pyfau again"
+                )
+            yield FoundModel(path, weights, digest, f"bundled {name}", entry)
+    elif entry is not None and entry.status == "hub":
+        r = entry.record
+        known = {CONFIG_FILE: r["config_sha256"], r["file"]: r["sha256"]}
+        yield _fetch_model(r["repo"], r["revision"], known, local_files_only, progress, entry)
+    elif entry is not None:
+        raise WeightsError(how_to_get(entry))
+    elif here:
+        path = Path(name)
+        weights = path
+        if path.is_dir():
+            weights = plain_file(path, WEIGHTS_FILE)
+        elif path.suffix == ".safetensors":
+            raise WeightsError(
+                f"{path} is a weights file alone: give the directory that holds it and its {CONFIG_FILE}"
+            )
+        elif not path.is_file():
+            raise WeightsError(f"{path} is neither a model directory nor a file")
+        else:
+            _check_size(path)
+        try:
+            digest = remembered_sha256(weights)
+        except OSError as error:
+            raise WeightsError(f"{weights} could not be read: {error}") from error
+        yield FoundModel(path, weights, digest, name)
+    elif re.fullmatch(HUB_ID, name) and not name.endswith((".pth", ".pt", ".safetensors")):
+        known = {CONFIG_FILE: None, WEIGHTS_FILE: None}
+        yield _fetch_model(name, revision, known, local_files_only, progress)
+    else:
+        raise WeightsError(_not_found(name))
+
+
+def _fetch_model(
+    repo: str,
+    revision: str | None,
+    known: Mapping[str, str | None],
+    local_files_only: bool,
+    progress: bool,
+    entry: ManifestEntry | None = None,
+) -> FoundModel:
+    """Fetch config.json and the weights, in this order, and check them by the hashes known or by those of the Hub."""
+    path, digest = Path(), ""
+    for name, expected in known.items():
+        path = hub.fetch(repo, name, revision, local_files_only=local_files_only, progress=progress)
+        revision = path.parent.name  # the commit: the branch may move before the next file
+        expected = expected or hub.cached_sha256(path)
+        digest = remembered_sha256(path)
+        if expected is not None and digest != expected and hub.may_ask(local_files_only):
+            path = hub.fetch(repo, name, revision, again=True, progress=progress)
+            digest = remembered_sha256(path)
+            outcome = "fetched again, it is no better: do not use this model, and tell its publisher"
+        else:
+            outcome = "fetch it again with `pyfau download` where the Hub may be asked"
+        if expected is not None and digest != expected:
+            raise WeightsError(f"{name} of {repo}@{revision} has sha256 {digest}, expected {expected}; {outcome}")
+        if name == CONFIG_FILE:
+            read_network(path)  # before a download of the weights of something else
+    return FoundModel(path.parent, path, digest, f"{repo}@{revision}", entry)
 
 
 def save_model(model: MDHR, folder: Path, dtype: torch.dtype = torch.float32) -> str:
@@ -165,13 +255,34 @@ def save_model(model: MDHR, folder: Path, dtype: torch.dtype = torch.float32) ->
     return file_sha256(folder / WEIGHTS_FILE)
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+def plain_file(folder: Path, name: str) -> Path:
+    """A file of a model directory: a real one that lies inside, wherever links in its path lead.
+
+    A snapshot in the Hub's cache is a directory of links into the repository's `blobs` beside it: these are inside.
+
+    Raises:
+        WeightsError: It is missing, a device or pipe, lies outside, or is too large for a model.
+    """
+    path = folder / name
+    try:
+        if not path.is_file():
+            there = path.is_symlink() or path.exists()
+            problem = f"{name} is a broken link, or not a regular file" if there else f"{name} is missing"
+            raise WeightsError(f"{folder} is not a model directory: {problem}")
+        root = folder.resolve()
+        if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
+            root = root.parent.parent
+        if not path.resolve().is_relative_to(root):
+            raise WeightsError(f"{folder} is refused: {name} is a link that leads out of it, to {path.resolve()}")
+        _check_size(path)
+    except (OSError, RuntimeError) as error:  # such as links in a circle
+        raise WeightsError(f"{path} could not be read: {error}") from error
+    return path
+
+
+def _check_size(path: Path) -> None:
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise WeightsError(f"{path} has {size} bytes, too many for a model: at most {MAX_BYTES} are read")
 
 
 def _exists(path: Path) -> bool:
@@ -181,67 +292,93 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _read_directory(folder: Path) -> tuple[MDHRConfig, Mapping[str, Tensor]]:
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise WeightsError(f"{folder} is not a model directory: {name} is missing")
-    config = read_config(folder / CONFIG_FILE)
-    weights = folder / WEIGHTS_FILE
+def read_found(found: FoundModel) -> tuple[Network, Any, dict[str, Tensor]]:
+    """Read what `find_model` found.
+
+    Returns:
+        The kind of network, its configuration, and its state dict.
+
+    Raises:
+        WeightsError: It does not fit the network that its configuration, or an official checkpoint, makes.
+    """
+    network, config, state = (
+        read_official(found.path) if found.weights == found.path else _read_directory(found.path, found.weights.name)
+    )
+    check_finite(state, found.origin)
+    return network, config, state
+
+
+def _read_directory(folder: Path, weights_file: str) -> tuple[Network, Any, dict[str, Tensor]]:
+    """Everything is checked by the header of the weights file before a tensor is read."""
+    network, config = read_network(plain_file(folder, CONFIG_FILE))
+    expected = _expected_state(network, config, folder)
+    weights = plain_file(folder, weights_file)
     try:
+        with weights.open("rb") as stream:
+            (header,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+        if header > min(_MAX_HEADER, weights.stat().st_size - 8):
+            raise WeightsError(f"{weights} is not a safetensors file: it claims a header of {header} bytes")
         with safe_open(str(weights), framework="pt") as tensors:
-            state = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 - not a dict
+            stored = {}
+            for key in tensors.keys():  # noqa: SIM118 - not a dict
+                tensor = tensors.get_slice(key)
+                stored[key] = (str(tensor.get_dtype()), tuple(tensor.get_shape()))
+            _check_stored(stored, expected, folder)
+            return network, config, {key: tensors.get_tensor(key) for key in stored}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{weights} is not a safetensors file: {error}") from error
-    return config, state
 
 
-def _read_file(path: Path) -> tuple[MDHRConfig, Mapping[str, Tensor]]:
-    if path.suffix == ".safetensors":
-        raise WeightsError(f"{path} is a weights file alone: give the directory that holds it and its {CONFIG_FILE}")
-    return load_official(path)
+def _expected_state(network: Network, config: Any, origin: object) -> dict[str, Tensor]:
+    """The tensors that the network has, without their data: nothing of their size is allocated."""
+    try:
+        with torch.device("meta"):
+            expected: dict[str, Tensor] = network.build(config).state_dict()
+    except (TypeError, ValueError, RuntimeError) as error:
+        options = dict(config.backbone_options)
+        raise ConfigError(f"{origin}: no {config.backbone} with backbone_options {options}: {error}") from error
+    count = sum(value.numel() for value in expected.values())
+    if count > MAX_PARAMETERS:
+        raise ConfigError(f"{origin}: its config asks for {count} parameters, at most {MAX_PARAMETERS} are allowed")
+    return expected
 
 
-def _check_state(model: MDHR, state: Mapping[str, Tensor], origin: str) -> None:
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+def _check_stored(
+    stored: Mapping[str, tuple[str, tuple[int, ...]]], expected: Mapping[str, Tensor], origin: Path
+) -> None:
+    missing, unexpected = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
     if missing or unexpected:
         raise WeightsError(f"{origin}: missing tensors {missing[:8] or 'none'}, unexpected {unexpected[:8] or 'none'}")
-    for key, value in own.items():
-        got = state[key]
-        if got.shape != value.shape or got.is_floating_point() != value.is_floating_point():
+    for key, value in expected.items():
+        dtype, shape = stored[key]
+        allowed = _FLOATS if value.is_floating_point() else ("I64",)
+        if shape != tuple(value.shape) or dtype not in allowed:
             raise WeightsError(
-                f"{origin}: {key} is {got.dtype} {tuple(got.shape)}, expected {value.dtype} {tuple(value.shape)}"
+                f"{origin}: {key} is {dtype} {shape}, expected {' or '.join(allowed)} {tuple(value.shape)}"
             )
-        if got.is_floating_point() and not bool(torch.isfinite(got.to(value.dtype)).all()):
+
+
+def check_finite(state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        WeightsError: Names the first tensor that holds one.
+    """
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{origin}: {key} holds numbers that are not finite")
 
 
-def _fetch(repo: str, revision: str | None, local_files_only: bool) -> Path:
-    """Download config.json and model.safetensors of a Hub repository into the Hub's own cache."""
-    from huggingface_hub import hf_hub_download
-
-    where = f"{repo}@{revision or 'main'}"
-    try:
-        paths = [
-            Path(hf_hub_download(repo, name, revision=revision, local_files_only=local_files_only))
-            for name in (CONFIG_FILE, WEIGHTS_FILE)
-        ]
-    except Exception as error:
-        # The client's errors come from three libraries; all of them mean that the files are not here.
-        reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
-        raise WeightsError(
-            f"{where} could not be fetched from the Hugging Face Hub, and there is no such directory here: {reason}"
-        ) from error
-    return paths[0].parent
-
-
-def _how_to_get(entry: ManifestEntry) -> str:
-    record = entry.record
+def how_to_get(entry: ManifestEntry) -> str:
+    """What to do about a model that nobody has published."""
+    r = entry.record
+    fold = f" --fold {r['fold']}" if "fold" in r else ""
     return (
         f"the weights of {entry.name} are not published in a form that pyfau can download. Get the authors' file "
-        f"{record['official_file']} for {record['data'].upper()} with {record['backbone']} "
-        f"(once shared at {record['official_folder']}, or ask the authors of MDHR), then pass its path: "
-        f'AUDetector("{record["official_file"]}")'
+        f"{r['official_file']} for {r['data'].upper()} with {r['backbone']} (once shared at {r['official_folder']}, or "
+        f"ask the authors), then run `pyfau convert {r['official_file']} --net {r['network']} --backbone "
+        f"{r['backbone']} --data {r['data']}{fold} -o {entry.name}` and give the directory {entry.name} as the model, "
+        f'or the file itself: AUDetector("{r["official_file"]}")'
     )
 
 

@@ -1,0 +1,86 @@
+"""`pyfau verify`: every model file that is here, read again and compared with what it should be."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyfau.errors import ConfigError
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command line."""
+    parser = commands.add_parser(
+        "verify",
+        help="check the bundled models and all models in the cache",
+        description="Read every file of the bundled models and of pyfau's models in the cache of the Hugging Face Hub, "
+        "and compare it with its hash. The exit status is 1 if one is damaged.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line a file."""
+    damaged = 0
+    for model, path, expected in _files():
+        digest = _digest(path, expected)
+        if expected is None:
+            state = f"nothing to compare with; sha256 {digest}"
+        elif digest == expected:
+            state = f"ok, {digest}"
+        else:
+            damaged += 1
+            state = f"DAMAGED: has {digest}, expected {expected}; delete {path.resolve()} and fetch it again"
+        print(f"{model}: {path.name}: {state}")
+    return 1 if damaged else 0
+
+
+def _files() -> Iterator[tuple[str, Path, str | None]]:
+    """The model, a file of it, and what its hash should be."""
+    from importlib.resources import as_file, files
+
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    from pyfau.weights.manifest import read_manifest
+    from pyfau.weights.networks import read_network
+
+    pinned: dict[tuple[str, str], dict[str, str]] = {}
+    for name, entry in read_manifest().items():
+        record = entry.record
+        if entry.status == "bundled":
+            with as_file(files("pyfau") / "assets" / name / record["file"]) as path:
+                yield name, path, record["sha256"]
+        elif entry.status == "hub":
+            known = {"config.json": record["config_sha256"], record["file"]: record["sha256"]}
+            pinned[record["repo"], record["revision"]] = known
+    try:
+        cached = scan_cache_dir()
+    except CacheNotFound:
+        return
+    for repo in sorted(cached.repos, key=lambda r: r.repo_id):
+        for revision in sorted(repo.revisions, key=lambda r: r.commit_hash):
+            known = pinned.get((repo.repo_id, revision.commit_hash), {})
+            if not known:
+                try:
+                    read_network(revision.snapshot_path / "config.json")
+                except ConfigError:
+                    continue  # not a model of pyfau
+            for file in sorted(revision.files, key=lambda f: f.file_name):
+                blob = file.blob_path.name
+                of_blob = blob if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob) else None
+                yield f"{repo.repo_id}@{revision.commit_hash}", file.file_path, known.get(file.file_name, of_blob)
+
+
+def _digest(path: Path, expected: str | None) -> str:
+    """The sha256, or what git calls a file where that is expected."""
+    from pyfau.weights.hashes import remembered_sha256
+
+    if expected is None or len(expected) == 64:
+        return remembered_sha256(path, again=True)
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

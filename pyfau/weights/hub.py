@@ -1,0 +1,178 @@
+"""The Hugging Face Hub: files fetched into its client's own cache, models published, and what went wrong in words."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyfau.errors import WeightsError
+
+_ATTEMPTS = 3  # the client itself resumes after most cuts, and forgets what it had after the others
+
+
+def fetch(
+    repo: str,
+    name: str,
+    revision: str | None,
+    *,
+    local_files_only: bool = False,
+    again: bool = False,
+    progress: bool = True,
+) -> Path:
+    """A file of a model repository, from the client's cache if it is there.
+
+    Args:
+        repo: `user/repo`.
+        name: Of the file.
+        revision: Commit, tag or branch; None for the main branch.
+        local_files_only: Do not ask the Hub.
+        again: Fetch it even if it is cached.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Its path, in a folder that is named by the commit.
+
+    Raises:
+        WeightsError: It could not be fetched; what to do is said.
+    """
+    from huggingface_hub import hf_hub_download
+
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            with _progress_bars(progress):
+                return Path(
+                    hf_hub_download(
+                        repo, name, revision=revision, local_files_only=local_files_only, force_download=again
+                    )
+                )
+        except Exception as error:  # of three libraries
+            if not left or not _is_cut(error):
+                where = f"{name} of {repo}@{revision or 'main'} could not be fetched from the Hugging Face Hub"
+                raise WeightsError(f"{where}: {_explain(error, repo, revision, name, local_files_only)}") from error
+    raise AssertionError("unreachable")
+
+
+def may_ask(local_files_only: bool) -> bool:
+    """Whether the Hub may be asked at all."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return not (local_files_only or HF_HUB_OFFLINE)
+
+
+def cached_sha256(path: Path) -> str | None:
+    """What the Hub said the sha256 of a cached file is; None for files that git keeps itself, which are small."""
+    blob = path.resolve()
+    return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else None
+
+
+def publish_files(folder: Path, names: Sequence[str], repo: str, *, private: bool, message: str) -> str:
+    """Upload files in one commit; the repository is made if it is not there.
+
+    Returns:
+        The commit.
+
+    Raises:
+        WeightsError: It could not be uploaded; what to do is said.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.create_commit(
+            repo,
+            [CommitOperationAdd(name, str(folder / name)) for name in names],
+            commit_message=message,
+        )
+    except Exception as error:  # of three libraries
+        raise WeightsError(f"{repo} could not be published: {_explain(error, repo, None, '', False)}") from error
+    return str(commit.oid)
+
+
+@contextmanager
+def _progress_bars(wanted: bool) -> Iterator[None]:
+    from huggingface_hub import utils
+
+    if wanted or utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
+        yield
+        return
+    utils.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()  # type: ignore[attr-defined]
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An error and what it came from."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """The names of its classes: the client's HTTP library has changed its name more than once."""
+    return {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Whether a connection ended while it was in use."""
+    return bool(_kinds(error) & {"ReadError", "RemoteProtocolError"}) or "Consistency check failed" in str(error)
+
+
+def _explain(error: Exception, repo: str, revision: str | None, name: str, local_files_only: bool) -> str:
+    """What went wrong and what to do, on one line."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+
+    kinds = _kinds(error)
+    status = next((r.status_code for e in _chain(error) if (r := getattr(e, "response", None)) is not None), None)
+    number = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None)
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    if not may_ask(local_files_only) and kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ValueError"}:
+        advice = (
+            f"it is not in the cache {HF_HUB_CACHE}, and the Hub may not be asked (HF_HUB_OFFLINE, --offline or "
+            f"local_files_only): fetch it once where there is a network, with `pyfau download`, or point HF_HOME at a "
+            f"cache that holds it"
+        )
+    elif "GatedRepoError" in kinds:
+        advice = f"the repository is gated: ask for access at {ENDPOINT}/{repo}, then {login}"
+    elif "RepositoryNotFoundError" in kinds:
+        advice = f"there is no such repository, or it is private: check the name, and for a private one {login}"
+    elif "RevisionNotFoundError" in kinds:
+        advice = f"the repository has no revision {revision!r}: check it at {ENDPOINT}/{repo}/commits/main"
+    elif "RemoteEntryNotFoundError" in kinds:
+        advice = f"the repository holds no {name} there, so it is no model of pyfau: check its name and revision"
+    elif number in (errno.ENOSPC, errno.EDQUOT):
+        advice = f"the disk of {HF_HUB_CACHE} is full: make room, or set HF_HOME to a folder on another disk"
+    elif number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        advice = f"the cache {HF_HUB_CACHE} cannot be written: set HF_HOME to a folder that can"
+    elif "HFValidationError" in kinds:
+        advice = "that is no name of a repository: expected user/repo"
+    elif "FileMetadataError" in kinds:
+        advice = f"{ENDPOINT} does not answer as a Hub does: check HF_ENDPOINT, the proxy and the firewall"
+    elif status == 401:
+        advice = f"the token was not accepted: {login} with one that is valid"
+    elif status == 403:
+        advice = f"the token does not allow this: {login} with one that may"
+    elif status == 429:
+        advice = f"the Hub was asked too often: wait some minutes and try again; to be allowed more, {login}"
+    elif status is not None and status >= 500:
+        advice = f"the server of {ENDPOINT} has a problem (HTTP {status}): try again later"
+    elif "ProxyError" in kinds:
+        advice = "the proxy does not answer: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+    elif "TimeoutException" in kinds:
+        advice = (
+            f"{ENDPOINT} took too long to answer: try again, or set HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to "
+            f"more seconds than 10"
+        )
+    elif kinds & {"NetworkError", "ProtocolError"} or _is_cut(error):
+        advice = f"{ENDPOINT} cannot be reached, or the connection broke off: check the network and try again"
+    else:
+        advice = "try again, and report it if it stays"
+    first = " ".join(str(error).split()) or "no reason given"
+    return f"{advice} [{type(error).__name__}: {first[:500]}]"
