@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyfau.errors import ConfigError, DeviceError, OptionError, WeightsError
 from pyfau.models.mdhr import MDHR
@@ -332,7 +333,7 @@ def _read_directory(folder: Path, weights_file: str) -> tuple[Network, Any, dict
 def _expected_state(network: Network, config: Any, origin: object) -> dict[str, Tensor]:
     """The tensors that the network has, without their data: nothing of their size is allocated."""
     try:
-        with torch.device("meta"):
+        with _LargeOnMeta():
             expected: dict[str, Tensor] = network.build(config).state_dict()
     except (TypeError, ValueError, RuntimeError) as error:
         options = dict(config.backbone_options)
@@ -341,6 +342,23 @@ def _expected_state(network: Network, config: Any, origin: object) -> dict[str, 
     if count > MAX_PARAMETERS:
         raise ConfigError(f"{origin}: its config asks for {count} parameters, at most {MAX_PARAMETERS} are allowed")
     return expected
+
+
+class _LargeOnMeta(TorchFunctionMode):
+    """Makes new tensors of more than some thousand numbers without data.
+
+    `torch.device("meta")` makes all of them so, but then torch loads its compiler, for more than a second, to add two.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in (torch.empty, torch.zeros, torch.ones):
+            made = function(*args, **{**kwargs, "device": "meta"})
+            if made.numel() > 10_000:
+                return made
+        return function(*args, **kwargs)
 
 
 def _check_stored(
