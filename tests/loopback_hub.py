@@ -55,13 +55,15 @@ class Hub:
 
     Attributes:
         asked: What it was asked for, as "GET /user/repo/resolve/...".
-        ranges: The part of a file that each of the downloads asked for.
+        sent: Repository and name of the files that it began to send.
+        ranges: The parts of them that were asked for.
         leaks: Where the other host, of the large files, was shown a token.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.asked: list[str] = []
+        self.sent: list[tuple[str, str]] = []
         self.ranges: list[str | None] = []
         self.leaks: list[str] = []
         self.uploads: dict[str, bytes] = {}
@@ -79,8 +81,8 @@ class Hub:
         return commit
 
     def downloads(self, repo: str) -> list[str]:
-        """Names of the files that were fetched, not only asked about."""
-        return sorted(line.split("/")[-1] for line in self.asked if re.match(rf"GET /(cdn/)?{repo}/", line))
+        """Names of the files that were sent, not only asked about."""
+        return sorted(name for sent, name in self.sent if sent == repo)
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -133,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         start = 0
         if body:
+            self.hub.sent.append((match[2], match[4]))
             self.hub.ranges.append(self.headers.get("Range"))
             if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
                 start = int(wanted[1])
@@ -239,6 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         """End the connection in the middle; with `reset`, as a router that forgot about it."""
         self.wfile.flush()
         if reset:
+            time.sleep(1)  # for what was sent to arrive, of which a reset takes the rest away
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close() if reset else self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True

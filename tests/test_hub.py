@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pyfau.detector", "pyfau.cli", "safetensors.torch"])  # the slow part of a start
 Request = tuple[Any, ...]
+PIECE = 10 * 1024 * 1024  # the client writes what it gets in such pieces
 
 
 class Client:
@@ -101,7 +103,7 @@ def files(model: MDHR, tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """The client counts in pieces of 10 MB: this has three."""
+    """Weights of more than two pieces."""
     files = files_of(tiny_model(width=512, dynamic_channels=3072), tmp_path_factory.mktemp("hub") / "large")
     assert 22e6 < len(files["model.safetensors"]) < 40e6
     return files
@@ -199,11 +201,26 @@ def test_downloads_that_are_interrupted_go_on(hub: Hub, large: Files, tmp_path: 
     assert all("sum" in answer for answer in answers), answers
     assert len({answer["sum"] for answer in answers}) == 1
     assert "Trying to resume download" in client.errors.read_text()
-    starts = [int(asked.strip("bytes=-")) if asked else 0 for asked in hub.ranges]
-    assert sum(start == 10 * 1024 * 1024 for start in starts) >= 2  # the first half had one piece of 10 MB
-    assert len(hub.downloads("user/ends")) == 1 + 3  # config.json, and the weights in three parts
-    for blob in (tmp_path / "hub").glob("models--*/blobs/*"):
-        assert ".incomplete" not in blob.name
+    assert hub.ranges.count(f"bytes={PIECE}-") == 4  # after every cut, with what was there
+    assert not list((tmp_path / "hub").glob("models--*/blobs/*.incomplete"))
+
+
+def test_downloads_of_a_process_that_was_killed_go_on_in_the_next(hub: Hub, large: Files, tmp_path: Path) -> None:
+    hub.add("user/repo", large, send=stall(30, times=1))
+    load = ("load", "user/repo", {})
+    client = Client(hub, tmp_path, load)
+    blobs = tmp_path / "hub" / "models--user--repo" / "blobs"
+    for _ in range(600):
+        if any(blob.stat().st_size >= PIECE for blob in blobs.glob("*.incomplete")):
+            break
+        time.sleep(0.1)
+    client.process.kill()
+    client.process.join()
+    (answer,) = ask(hub, tmp_path, load)
+    assert "sum" in answer
+    assert hub.ranges[-1] == f"bytes={PIECE}-"
+    assert {path.name for path in blobs.iterdir()} > {sha256(large["model.safetensors"])}
+    assert not list(blobs.glob("*.incomplete"))
 
 
 def test_wrong_hashes_are_named_and_fetched_again_once(hub: Hub, model: MDHR, files: Files, tmp_path: Path) -> None:
@@ -262,24 +279,26 @@ def test_doors_that_are_closed(hub: Hub, model: MDHR, files: Files, tmp_path: Pa
 
 
 @pytest.mark.slow  # the client waits up to 23 seconds before it gives up
-@pytest.mark.parametrize(
-    ("trouble", "environment", "words"),
-    [
-        (None, {"HF_ENDPOINT": "http://127.0.0.1:9"}, ("http://127.0.0.1:9 cannot be reached", "network")),
-        (None, {"HTTP_PROXY": "http://user:secret@127.0.0.1:9", "NO_PROXY": ""}, ("HTTP_PROXY", "proxy")),
-        (refused(429, "", "no", **{"Retry-After": "0"}), {}, ("asked too often", "HF_TOKEN")),
-        (refused(503, "", "no"), {}, ("HTTP 503", "later")),
-    ],
-    ids=["no network", "dead proxy", "busy for good", "down"],
-)
-def test_a_hub_that_gives_no_answer(
-    hub: Hub, files: Files, tmp_path: Path, trouble: Any, environment: dict[str, str], words: tuple[str, ...]
-) -> None:
-    hub.add("user/repo", files, trouble=trouble)
-    (answer,) = ask(hub, tmp_path, ("load", "user/repo", {}), **environment)
-    assert "user/repo@main could not be fetched from the Hugging Face Hub" in answer["error"]
-    assert all(word in answer["error"] for word in words), answer
-    assert "secret" not in answer["error"]
+def test_hubs_that_give_no_answer(hub: Hub, files: Files, tmp_path: Path) -> None:
+    hub.add("user/repo", files)
+    hub.add("user/busy", files, trouble=refused(429, "", "no", **{"Retry-After": "0"}))
+    hub.add("user/down", files, trouble=refused(503, "", "no"))
+    dead = "http://user:secret@127.0.0.1:9"
+    cases: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
+        ("user/repo", {"HF_ENDPOINT": "http://127.0.0.1:9"}, ("http://127.0.0.1:9 cannot be reached", "network")),
+        ("user/repo", {"HTTP_PROXY": dead, "NO_PROXY": ""}, ("the proxy that HTTPS_PROXY or HTTP_PROXY names",)),
+        ("user/busy", {}, ("asked too often", "HF_TOKEN")),
+        ("user/down", {}, ("HTTP 503", "try again later")),
+    ]
+    clients = [
+        Client(hub, tmp_path / str(i), ("load", repo, {}), **environment)
+        for i, (repo, environment, _) in enumerate(cases)
+    ]
+    for client, (repo, _, words) in zip(clients, cases, strict=True):
+        (answer,) = client.finish()
+        assert f"{repo}@main could not be fetched from the Hugging Face Hub" in answer["error"]
+        assert all(word in answer["error"] for word in words), answer
+        assert "secret" not in answer["error"]
 
 
 def test_two_processes_at_once_download_once(hub: Hub, large: Files, tmp_path: Path) -> None:

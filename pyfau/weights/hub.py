@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import getproxies
 
 from pyfau.errors import WeightsError
 
-_ATTEMPTS = 3  # the client itself resumes after most cuts, and forgets what it had after the others
+_ATTEMPTS = 3  # after connections that broke off in ways that the client does not go on after
 
 
 def fetch(
@@ -43,6 +44,8 @@ def fetch(
     for left in reversed(range(_ATTEMPTS)):
         try:
             with _progress_bars(progress):
+                if not (again or local_files_only):
+                    _continue_download(repo, name, revision)
                 return Path(
                     hf_hub_download(
                         repo, name, revision=revision, local_files_only=local_files_only, force_download=again
@@ -53,6 +56,48 @@ def fetch(
                 where = f"{name} of {repo}@{revision or 'main'} could not be fetched from the Hugging Face Hub"
                 raise WeightsError(f"{where}: {_explain(error, repo, revision, name, local_files_only)}") from error
     raise AssertionError("unreachable")
+
+
+def _continue_download(repo: str, name: str, revision: str | None) -> None:
+    """Put a large file into the client's cache, going on where an earlier process was interrupted.
+
+    The client goes on within one call only: it deletes what it has when it fails or is stopped. So its own download
+    function is given a file of ours, beside the place of the whole one and named by the sha256 of that, under a lock.
+    """
+    from filelock import FileLock
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache, utils
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import http_get
+
+    if isinstance(try_to_load_from_cache(repo, name, revision=revision), str):
+        return
+    try:
+        facts = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
+    except Exception:  # which the client has better ways to deal with
+        return
+    if facts.size is None or not re.fullmatch("[0-9a-f]{64}", facts.etag or ""):
+        return  # a small one
+    folder = f"models--{repo.replace('/', '--')}"
+    whole = Path(HF_HUB_CACHE, folder, "blobs", str(facts.etag))
+    lock = Path(HF_HUB_CACHE, ".locks", folder, f"{facts.etag}.pyfau.lock")
+    for path in (whole, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if whole.exists():
+            return
+        part = whole.with_suffix(".pyfau.incomplete")
+        if part.exists() and part.stat().st_size > facts.size:
+            part.unlink()
+        with part.open("ab") as stream:
+            http_get(
+                hf_hub_url(repo, name, revision=facts.commit_hash),
+                stream,
+                resume_size=stream.tell(),
+                headers=utils.build_hf_headers(),  # type: ignore[attr-defined]
+                expected_size=facts.size,
+                displayed_filename=name,
+            )
+        part.replace(whole)
 
 
 def may_ask(local_files_only: bool) -> bool:
@@ -171,7 +216,8 @@ def _explain(error: Exception, repo: str, revision: str | None, name: str, local
             f"more seconds than 10"
         )
     elif kinds & {"NetworkError", "ProtocolError"} or _is_cut(error):
-        advice = f"{ENDPOINT} cannot be reached, or the connection broke off: check the network and try again"
+        proxy = " and the proxy that HTTPS_PROXY or HTTP_PROXY names" if getproxies() else ""
+        advice = f"{ENDPOINT} cannot be reached, or the connection broke off: check the network{proxy}, and try again"
     else:
         advice = "try again, and report it if it stays"
     first = " ".join(str(error).split()) or "no reason given"
