@@ -114,7 +114,9 @@ class AUDetector:
         self._max_gap = _whole(max_gap, "max_gap", 0)
         self._progress = progress
         self._device = resolve_device(device)
-        loaded = open_model(str(model), self._device, revision=revision, local_files_only=local_files_only)
+        loaded = open_model(
+            str(model), self._device, revision=revision, local_files_only=local_files_only, progress=progress
+        )
         self.model = loaded.model
         self.aus = self.model.config.au_names
         self.thresholds = _thresholds(threshold, self.aus, self.model.config.thresholds)

@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests make pyfau remember stays out of the user's own cache."""
+    os.environ["PYFAU_CACHE"] = str(tmp_path_factory.mktemp("pyfau-cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference numbers, clips and models beside the checkout."""

@@ -9,6 +9,9 @@ import pickle
 import re
 import shutil
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +21,23 @@ import oracle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from pyfau import AUDetector, load_model
 from pyfau.errors import ConfigError, DeviceError, WeightsError
 from pyfau.models.config import DATA_SETS, MDHRConfig, read_config
 from pyfau.models.mdhr import MDHR
-from pyfau.weights import store
+from pyfau.weights import hashes, store
 from pyfau.weights.convert import from_official, recognise
+from pyfau.weights.hashes import file_sha256, remembered_sha256
 from pyfau.weights.manifest import read_manifest
-from pyfau.weights.store import file_sha256, open_model, resolve_device, save_model
+from pyfau.weights.networks import NETWORKS, Network
+from pyfau.weights.store import open_model, resolve_device, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "pyfau" / "assets"
 MANIFEST = read_manifest()
-NETWORKS = {
+OFFICIAL = {
     "bp4d_resnet": "mdhr-resnet50-bp4d",
     "bp4d_swin": "mdhr-swinb-bp4d",
     "disfa_resnet": "mdhr-resnet50-disfa",
@@ -421,12 +427,12 @@ def test_the_detector_takes_an_official_checkpoint(checkpoint: tuple[Path, State
     assert set(record["thresholds"].values()) == {0.5}
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", OFFICIAL)
 def test_the_keys_of_all_four_official_networks_are_those_expected(shared: Path, network: str) -> None:
     state = cheap_state(shapes(shared)[network])
     config = recognise(state)
     assert config is not None
-    assert config.name == NETWORKS[network]
+    assert config.name == OFFICIAL[network]
     with torch.device("meta"):
         own = MDHR(config).state_dict()
     converted = from_official(state, config)
@@ -634,3 +640,298 @@ def test_a_model_on_the_gpu_scores_as_on_the_cpu(folder: Path) -> None:
     x = crops(cpu)
     with torch.inference_mode():
         assert torch.allclose(gpu(x.to(gpu.device)).cpu(), cpu(x), atol=2e-3)
+
+
+# Hostile directories
+
+
+class Watch(TorchFunctionMode):
+    """Sees what torch makes, and lists the bytes of what is large and not on "meta"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[int] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if type(result) is torch.Tensor and result.device.type != "meta" and result.layout == torch.strided:
+            size = result.untyped_storage().nbytes()
+            if size > 1_000_000:
+                self.made.append(size)
+        return result
+
+
+@pytest.fixture
+def allocations() -> Iterator[list[int]]:
+    with Watch() as watch:
+        torch.zeros(300_000)
+        assert watch.made == [1_200_000]
+        watch.made.clear()
+        yield watch.made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 4096, "dynamic_channels": 8192},
+        {"backbone_options": {"widths": [1024] * 4, "blocks": [16] * 4}, "width": 4096},
+        {"width": 4097},
+        {"width": 10**30},
+        {"dynamic_channels": 1e300},
+        {"backbone_options": {"widths": [8, 8, 8, 10**9], "blocks": [1, 1, 1, 1]}},
+        {"backbone_options": {"widths": [8] * 4, "blocks": [1, 1, 1, 10**9]}},
+        {"aus": list(range(1, 10_000))},
+    ],
+)
+def test_absurd_sizes_are_refused_before_memory_is_taken(
+    folder: Path, changes: dict[str, Any], allocations: list[int]
+) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(WeightsError, match=r"parameters, at most|width|dynamic_channels|backbone_options|aus|\(8, 4096\)"):
+        load_model(folder)
+    assert allocations == []
+
+
+def safetensors_file(path: Path, header: dict[str, Any], data: bytes = b"") -> None:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def header_of(path: Path) -> tuple[dict[str, Any], bytes]:
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def test_huge_tensors_in_a_header_are_refused_before_memory_is_taken(folder: Path, allocations: list[int]) -> None:
+    weights = folder / "model.safetensors"
+    header, data = header_of(weights)
+    size = 4_000_000_000_000
+    huge = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
+    safetensors_file(weights, header | {"more": huge}, data)
+    with pytest.raises(WeightsError, match="is not a safetensors file"):
+        load_model(folder)
+    # Now with a file of that size, which takes no room on a disk that knows of holes.
+    with weights.open("r+b") as stream:
+        stream.truncate(weights.stat().st_size + size)
+    with pytest.raises(WeightsError, match="too many for a model"):
+        load_model(folder)
+    with weights.open("r+b") as stream:
+        stream.truncate(3_000_000_000)
+    with pytest.raises(WeightsError, match="is not a safetensors file"):
+        store.read_found(store.FoundModel(folder, weights, "", "here"))
+    assert allocations == []
+
+
+@pytest.mark.parametrize("claim", [2**64 - 1, 2**63, 10_000_001, 19_999_993])
+def test_headers_of_absurd_length(folder: Path, claim: int) -> None:
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as stream:
+        stream.write(claim.to_bytes(8, "little"))
+        stream.truncate(20_000_000)
+    with pytest.raises(WeightsError, match=f"is not a safetensors file: it claims a header of {claim} bytes"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_offsets": [0, 4]},
+        {"data_offsets": [-4, 0]},
+        {"data_offsets": [2**63, 2**63 + 4]},
+        {"shape": [2**40, 2**40]},
+        {"shape": [-1]},
+        {"shape": None},
+        {"dtype": "F99"},
+        {"dtype": "U8"},
+    ],
+)
+def test_headers_that_lie(folder: Path, change: dict[str, Any]) -> None:
+    weights = folder / "model.safetensors"
+    header, data = header_of(weights)
+    header["classifier"] |= change
+    safetensors_file(weights, header, data)
+    with pytest.raises(WeightsError, match=r"is not a safetensors file|classifier is"):
+        load_model(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links, pipes and devices of POSIX")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_links_that_leave_the_directory_and_what_is_no_file(folder: Path, tmp_path: Path, name: str) -> None:
+    path, outside = folder / name, tmp_path / "outside"
+    path.rename(outside)
+
+    def refused(words: str) -> None:
+        with pytest.raises(WeightsError, match=words) as caught:
+            load_model(folder)
+        assert str(folder) in str(caught.value)
+        path.unlink()
+
+    path.symlink_to(outside)
+    refused(f"{name} is a link that leads out of it")
+    path.symlink_to("../outside")
+    refused(f"{name} is a link that leads out of it")
+    (tmp_path / "way").symlink_to(tmp_path)
+    path.symlink_to("../way/outside")
+    refused(f"{name} is a link that leads out of it")
+    path.symlink_to(tmp_path / "nowhere")
+    refused(f"{name} is a broken link, or not a regular file")
+    path.symlink_to(path)
+    refused(r"not a regular file|could not be read")
+    path.symlink_to("/dev/zero")
+    refused(f"{name} is a broken link, or not a regular file")
+    os.mkfifo(path)
+    refused(f"{name} is a broken link, or not a regular file")
+    (folder / "inside").write_bytes(outside.read_bytes())
+    path.symlink_to("inside")
+    load_model(folder)
+    (tmp_path / "alias").symlink_to(folder)
+    load_model(tmp_path / "alias")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices of POSIX")
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/stdin"])
+def test_devices_are_no_models(path: str) -> None:
+    with pytest.raises(WeightsError, match=r"is neither a model directory nor a file|is not a checkpoint"):
+        load_model(path)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_a_directory_of_links(tiny: MDHR, tmp_path: Path) -> None:
+    repo = tmp_path / "models--user--repo"
+    save_model(tiny, repo / "blobs")
+    snapshot = repo / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    assert load_model(snapshot).config == tiny.config
+    (snapshot / "config.json").unlink()
+    (tmp_path / "config.json").write_bytes((repo / "blobs" / "config.json").read_bytes())
+    (snapshot / "config.json").symlink_to("../../../config.json")
+    with pytest.raises(WeightsError, match="a link that leads out of it"):
+        load_model(snapshot)
+
+
+def test_official_tensors_that_claim_a_size_that_they_have_not(
+    shared: Path, tmp_path: Path, allocations: list[int]
+) -> None:
+    state = cheap_state(shapes(shared)["disfa_swin"])
+    claims = {
+        "LRM.class_linears.2.fc.weight": torch.zeros(1).expand(2**20, 2**20),
+        "TCN.temporal_cnn.0.weight": torch.zeros(1).expand(2**30, 1, 1, 5),
+        "MFD.weight.weight": torch.zeros(1).expand(4, 2**31, 1, 1),
+        "global_linear.fc.bias": torch.sparse_coo_tensor(
+            torch.zeros(1, 0), torch.zeros(0), (512,), check_invariants=True
+        ),
+    }
+    path = official_checkpoint(tmp_path / "a.pth", state | claims)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(WeightsError, match="shapes do not fit") as caught:
+        load_model(path)
+    assert all(key in str(caught.value) for key in claims)
+    assert allocations == []
+
+
+# Networks by name
+
+
+def test_a_network_is_known_by_the_name_it_is_registered_by(
+    tiny: MDHR, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another kind of network needs an entry, and no change of the store."""
+
+    class Other(MDHR):
+        pass
+
+    def read(text: str, origin: str) -> MDHRConfig:
+        record = json.loads(text)
+        assert record.pop("depth") == 3
+        return MDHRConfig.from_json(json.dumps(record | {"network": "mdhr"}), origin)
+
+    change_config(folder, network="graph", depth=3)
+    with pytest.raises(ConfigError, match=r"unknown network 'graph', expected one of \['mdhr'\]"):
+        load_model(folder)
+    other = Network(read, Other, lambda state: None, NETWORKS["mdhr"].from_official, "graphs")
+    monkeypatch.setitem(NETWORKS, "graph", other)
+    loaded = load_model(folder)
+    assert type(loaded) is Other
+    assert torch.equal(loaded.classifier, tiny.classifier)
+
+
+# Hashes
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The files that are read for their hash, with a memory that is empty."""
+    monkeypatch.setenv("PYFAU_CACHE", str(tmp_path / "memory"))
+    read: list[Path] = []
+    monkeypatch.setattr(hashes, "file_sha256", lambda path: (read.append(path), file_sha256(path))[1])
+    return read
+
+
+def grow_old(path: Path) -> None:
+    """A file that was just written is not remembered: it could change again within the clock's resolution."""
+    while time.time() - path.stat().st_ctime < 0.1:
+        time.sleep(0.02)
+
+
+def test_a_hash_is_worked_out_once(folder: Path, tmp_path: Path, reads: list[Path]) -> None:
+    weights = folder / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    grow_old(weights)
+    assert [open_model(folder).sha256 for _ in range(3)] == [digest] * 3
+    assert reads == [weights]
+    (tmp_path / "alias").symlink_to(folder)
+    assert open_model(tmp_path / "alias").sha256 == digest
+    assert len(reads) == 1
+    assert remembered_sha256(weights, again=True) == digest
+    assert len(reads) == 2
+    for junk in ("", "[]", "{", json.dumps({str(weights): 3}), json.dumps({str(weights): [1, 2, 3, 4, 5, None]})):
+        (tmp_path / "memory" / "hashes.json").write_text(junk)
+        assert open_model(folder).sha256 == digest
+    assert len(reads) == 7
+
+
+def test_a_file_that_changes_is_read_again(folder: Path, reads: list[Path]) -> None:
+    weights = folder / "model.safetensors"
+    grow_old(weights)
+    first = open_model(folder).sha256
+    before = weights.stat()
+    data = weights.read_bytes()
+    with weights.open("r+b") as stream:  # the same size, place and time of change
+        stream.write(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = open_model(folder).sha256
+    assert second == hashlib.sha256(weights.read_bytes()).hexdigest() != first
+    weights.write_bytes(data)
+    for _ in range(3):  # fresh, and so never trusted
+        assert remembered_sha256(weights) == first
+        weights.write_bytes(data[::-1])
+        assert remembered_sha256(weights) == hashlib.sha256(data[::-1]).hexdigest()
+        weights.write_bytes(data)
+
+
+def test_without_a_place_to_remember_files_are_read(
+    folder: Path, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYFAU_CACHE", str(tmp_path / "file" / "below"))
+    grow_old(folder / "model.safetensors")
+    assert open_model(folder).sha256 == open_model(folder).sha256
+    assert len(reads) == 2
+
+
+def test_the_memory_stays_small(tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "_REMEMBERED", 3)
+    paths = [tmp_path / str(i) for i in range(5)]
+    for path in paths:
+        path.write_text(path.name)
+    grow_old(paths[-1])
+    for path in paths:
+        remembered_sha256(path)
+    assert json.loads((tmp_path / "memory" / "hashes.json").read_text()).keys() == {str(p) for p in paths[2:]}
+
+
+def test_loading_does_not_load_the_compiler() -> None:
+    code = "import sys, pyfau; pyfau.load_model(); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

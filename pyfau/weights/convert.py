@@ -123,25 +123,22 @@ def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str =
             f"{origin} looks like {config.name}, but its keys do not fit: missing {some(missing)}; "
             f"unexpected {some(unexpected)}"
         )
-    result: dict[str, Tensor] = {}
     wrong: list[str] = []
     for rule in rules:
         parts = [state[key] for key in rule.official]
         want = own[rule.own]
         try:
-            # Shapes first, without data: a small file can claim tensors of any size that are one number repeated.
-            fits = rule.combine([torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts])
-            good = fits.shape == want.shape and fits.is_floating_point() == want.is_floating_point()
+            # Shapes alone, without data: a small file can claim tensors of any size that are one number repeated.
+            made = rule.combine([torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts])
+            fits = made.shape == want.shape and made.is_floating_point() == want.is_floating_point()
         except (RuntimeError, TypeError, IndexError):
-            good = False
-        if good and all(part.layout == torch.strided and part.device.type == "cpu" for part in parts):
-            result[rule.own] = rule.combine(parts).to(want.dtype)
-        else:
+            fits = False
+        if not fits or any(part.layout != torch.strided or part.device.type != "cpu" for part in parts):
             got = ", ".join(f"{key} {tuple(part.shape)}" for key, part in zip(rule.official, parts, strict=True))
             wrong.append(f"{got} (for {rule.own} {tuple(want.shape)})")
     if wrong:
         raise WeightsError(f"{origin} looks like {config.name}, but shapes do not fit: {some(wrong)}")
-    return result
+    return {rule.own: rule.combine([state[key] for key in rule.official]).to(own[rule.own].dtype) for rule in rules}
 
 
 def some(items: list[str], limit: int = 12) -> str:
