@@ -687,7 +687,9 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(
     folder: Path, changes: dict[str, Any], allocations: list[int]
 ) -> None:
     change_config(folder, **changes)
-    with pytest.raises(WeightsError, match=r"parameters, at most|width|dynamic_channels|backbone_options|aus|\(8, 4096\)"):
+    with pytest.raises(
+        WeightsError, match=r"parameters, at most|width|dynamic_channels|backbone_options|aus|\(8, 4096\)"
+    ):
         load_model(folder)
     assert allocations == []
 
