@@ -435,3 +435,14 @@ def test_verify_finds_what_rotted_in_the_cache(hub: Hub, files: Files, tmp_path:
     assert f"user/repo@{commit}: config.json: ok" in rotten["out"]
     assert mended == loaded  # loading it notices too, and fetches it again
     assert whole["status"] == 0
+    # The client can keep one file for all repositories: a blob is then a link itself.
+    shared = tmp_path / "hub" / "blobs" / "ab" / ("c" * 64)
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to("../../blobs/ab/" + "c" * 64)
+    linked, still = ask(hub, tmp_path, ("load", "user/repo", {}), ("cli", "verify"))
+    assert linked == loaded
+    assert still["out"] == whole["out"]
+    blob.unlink()
+    (lost,) = ask(hub, tmp_path, ("cli", "verify"))
+    assert "model.safetensors" in lost["err"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ def run(args: argparse.Namespace) -> int:
     """Print a line a file."""
     damaged = 0
     for model, path, expected in _files():
-        digest = _digest(path, expected)
+        try:
+            digest = _digest(path, expected)
+        except OSError as error:
+            digest = f"no contents ({error})"
         if expected is None:
             state = f"nothing to compare with; sha256 {digest}"
         elif digest == expected:
@@ -46,6 +49,7 @@ def _files() -> Iterator[tuple[str, Path, str | None]]:
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    from pyfau.weights.hub import cached_tag
     from pyfau.weights.manifest import read_manifest
     from pyfau.weights.networks import read_network
 
@@ -62,6 +66,8 @@ def _files() -> Iterator[tuple[str, Path, str | None]]:
         cached = scan_cache_dir()
     except CacheNotFound:
         return
+    for warning in cached.warnings:
+        print(f"pyfau: {warning}", file=sys.stderr)
     for repo in sorted(cached.repos, key=lambda r: r.repo_id):
         for revision in sorted(repo.revisions, key=lambda r: r.commit_hash):
             known = pinned.get((repo.repo_id, revision.commit_hash), {})
@@ -71,9 +77,8 @@ def _files() -> Iterator[tuple[str, Path, str | None]]:
                 except ConfigError:
                     continue  # not a model of pyfau
             for file in sorted(revision.files, key=lambda f: f.file_name):
-                blob = file.blob_path.name
-                of_blob = blob if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob) else None
-                yield f"{repo.repo_id}@{revision.commit_hash}", file.file_path, known.get(file.file_name, of_blob)
+                expected = known.get(file.file_name, cached_tag(file.file_path))
+                yield f"{repo.repo_id}@{revision.commit_hash}", file.file_path, expected
 
 
 def _digest(path: Path, expected: str | None) -> str:

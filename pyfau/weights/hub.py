@@ -107,10 +107,14 @@ def may_ask(local_files_only: bool) -> bool:
     return not (local_files_only or HF_HUB_OFFLINE)
 
 
-def cached_sha256(path: Path) -> str | None:
-    """What the Hub said the sha256 of a cached file is; None for files that git keeps itself, which are small."""
-    blob = path.resolve()
-    return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else None
+def cached_tag(path: Path) -> str | None:
+    """What the Hub said a cached file is: its sha256, or for a small file what git calls it, in 40 digits.
+
+    It is the name of the blob that a file of a snapshot links to, which may be a link too. Where the client cannot make
+    links, nothing is known.
+    """
+    tag = path.readlink().name if path.is_symlink() else ""
+    return tag if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", tag) else None
 
 
 def publish_files(folder: Path, names: Sequence[str], repo: str, *, private: bool, message: str) -> str:

@@ -222,7 +222,8 @@ def _fetch_model(
     for name, expected in known.items():
         path = hub.fetch(repo, name, revision, local_files_only=local_files_only, progress=progress)
         revision = path.parent.name  # the commit: the branch may move before the next file
-        expected = expected or hub.cached_sha256(path)
+        tag = hub.cached_tag(path) or ""
+        expected = expected or (tag if len(tag) == 64 else None)
         digest = remembered_sha256(path)
         if expected is not None and digest != expected and hub.may_ask(local_files_only):
             path = hub.fetch(repo, name, revision, again=True, progress=progress)
@@ -259,7 +260,8 @@ def save_model(model: MDHR, folder: Path, dtype: torch.dtype = torch.float32) ->
 def plain_file(folder: Path, name: str) -> Path:
     """A file of a model directory: a real one that lies inside, wherever links in its path lead.
 
-    A snapshot in the Hub's cache is a directory of links into the repository's `blobs` beside it: these are inside.
+    A snapshot in the Hub's cache is a directory of links into the `blobs` of its repository or of the cache: these are
+    inside.
 
     Raises:
         WeightsError: It is missing, a device or pipe, lies outside, or is too large for a model.
@@ -270,10 +272,11 @@ def plain_file(folder: Path, name: str) -> Path:
             there = path.is_symlink() or path.exists()
             problem = f"{name} is a broken link, or not a regular file" if there else f"{name} is missing"
             raise WeightsError(f"{folder} is not a model directory: {problem}")
-        root = folder.resolve()
-        if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
-            root = root.parent.parent
-        if not path.resolve().is_relative_to(root):
+        inside = [folder.resolve()]
+        snapshots, repo = inside[0].parent, inside[0].parent.parent
+        if snapshots.name == "snapshots" and repo.name.startswith("models--"):
+            inside += [repo / "blobs", repo.parent / "blobs"]
+        if not any(path.resolve().is_relative_to(root) for root in inside):
             raise WeightsError(f"{folder} is refused: {name} is a link that leads out of it, to {path.resolve()}")
         _check_size(path)
     except (OSError, RuntimeError) as error:  # such as links in a circle
