@@ -445,4 +445,5 @@ def test_verify_finds_what_rotted_in_the_cache(hub: Hub, files: Files, tmp_path:
     assert still["out"] == whole["out"]
     blob.unlink()
     (lost,) = ask(hub, tmp_path, ("cli", "verify"))
-    assert "model.safetensors" in lost["err"]
+    assert lost["status"] == 1
+    assert "model.safetensors: DAMAGED: has no contents" in lost["out"]

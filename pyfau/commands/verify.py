@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
             state = f"ok, {digest}"
         else:
             damaged += 1
-            state = f"DAMAGED: has {digest}, expected {expected}; delete {path.resolve()} and fetch it again"
+            mend = f"delete {path.resolve()} and fetch it again" if "@" in model else "install pyfau again"
+            state = f"DAMAGED: has {digest}, expected {expected}; {mend}"
         print(f"{model}: {path.name}: {state}")
     return 1 if damaged else 0
 
@@ -46,8 +46,7 @@ def _files() -> Iterator[tuple[str, Path, str | None]]:
     """The model, a file of it, and what its hash should be."""
     from importlib.resources import as_file, files
 
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     from pyfau.weights.hub import cached_tag
     from pyfau.weights.manifest import read_manifest
@@ -62,23 +61,16 @@ def _files() -> Iterator[tuple[str, Path, str | None]]:
         elif entry.status == "hub":
             known = {"config.json": record["config_sha256"], record["file"]: record["sha256"]}
             pinned[record["repo"], record["revision"]] = known
-    try:
-        cached = scan_cache_dir()
-    except CacheNotFound:
-        return
-    for warning in cached.warnings:
-        print(f"pyfau: {warning}", file=sys.stderr)
-    for repo in sorted(cached.repos, key=lambda r: r.repo_id):
-        for revision in sorted(repo.revisions, key=lambda r: r.commit_hash):
-            known = pinned.get((repo.repo_id, revision.commit_hash), {})
-            if not known:
-                try:
-                    read_network(revision.snapshot_path / "config.json")
-                except ConfigError:
-                    continue  # not a model of pyfau
-            for file in sorted(revision.files, key=lambda f: f.file_name):
-                expected = known.get(file.file_name, cached_tag(file.file_path))
-                yield f"{repo.repo_id}@{revision.commit_hash}", file.file_path, expected
+    for snapshot in sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots/*")):
+        repo = snapshot.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+        known = pinned.get((repo, snapshot.name), {})
+        if not known:
+            try:
+                read_network(snapshot / "config.json")
+            except ConfigError:
+                continue  # not a model of pyfau
+        for path in sorted(p for p in snapshot.iterdir() if not p.is_dir()):
+            yield f"{repo}@{snapshot.name}", path, known.get(path.name, cached_tag(path))
 
 
 def _digest(path: Path, expected: str | None) -> str:
