@@ -169,7 +169,10 @@ def test_info_of_a_model(made: Any, capsys: Any) -> None:
     assert "did you mean mdhr-lite?" in capsys.readouterr().err
 
 
-def test_download_of_what_cannot_be_downloaded(capsys: Any) -> None:
+def test_download_of_what_cannot_be_downloaded(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["download", str(tmp_path / "file")]) == 1
+    assert "there is nothing to download" in capsys.readouterr().err
     assert main(["download", "mdhr-lite"]) == 0
     assert read_manifest()["mdhr-lite"].record["sha256"] in capsys.readouterr().out
     assert main(["download", NAME]) == 1

@@ -343,6 +343,7 @@ def test_a_disk_that_is_full_and_a_cache_that_cannot_be_written(hub: Hub, large:
     [
         (OSError(28, "No space left on device"), "is full: make room, or set HF_HOME"),
         (PermissionError(13, "Permission denied"), "cannot be written: set HF_HOME"),
+        (NotADirectoryError(20, "Not a directory"), "cannot be written: set HF_HOME"),
         (OSError(30, "Read-only file system"), "cannot be written: set HF_HOME"),
         (ValueError("odd\n\nthing"), r"try again, and report it if it stays \[ValueError: odd thing\]"),
     ],
@@ -376,6 +377,8 @@ def test_from_a_directory_to_the_hub_and_back(hub: Hub, tmp_path: Path) -> None:
     (answer,) = ask(hub, tmp_path / "a", publish)
     assert answer["status"] == 1
     assert "user/tiny could not be published: the token was not accepted" in answer["err"]
+    (answer,) = ask(hub, tmp_path / "a", publish, HF_HUB_OFFLINE="1")
+    assert "user/tiny could not be published: the Hub may not be asked: unset HF_HUB_OFFLINE" in answer["err"]
     assert "user/tiny" not in hub.repos
 
     # Without the Hub's own way of storing large files, which is closed source on the other side: by git's LFS.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pyfau.errors import OptionError
+
 
 def add_parser(commands: Any) -> None:
     """Describe the command line."""
@@ -25,5 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from pyfau.weights.store import find_model
 
     with find_model(args.name, revision=args.revision, progress=not args.quiet) as found:
+        if found.origin == args.name:
+            raise OptionError(f"{args.name} is a path on this machine: there is nothing to download")
         print(f"{found.origin}: {found.path}\n{found.weights.name} has sha256 {found.sha256}")
     return 0

@@ -39,6 +39,7 @@ def model_card(config: MDHRConfig, facts: Mapping[str, Any] | None = None) -> st
         f"{r.name} (rows {r.rows[0]} to {r.rows[1] - 1} of the grid): {' '.join(map(str, r.aus))}"
         for r in config.regions
     )
+    calibrated = "calibrated on data like those of training" if config.calibration else "not a calibrated probability"
     return f"""---
 library_name: pyfau
 license: other
@@ -60,7 +61,7 @@ result = AUDetector("this directory, or user/repo on the Hub").detect_video("cli
 
 ## What comes out
 One score for each AU and frame, in this order. A score is in [0, 1] and says how surely the AU is present. It is
-**not** an intensity and not a calibrated probability. `active` means score >= threshold.
+**not** an intensity, and {calibrated}. `active` means score >= threshold.
 
 | column | AU | name | threshold |
 |---|---|---|---|

@@ -175,14 +175,17 @@ def _is_cut(error: BaseException) -> bool:
 
 
 def _explain(error: Exception, repo: str, revision: str | None, name: str, local_files_only: bool) -> str:
-    """What went wrong and what to do, on one line."""
+    """What went wrong and what to do, on one line; `name` is of the file that was to be fetched, if one was."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
 
     kinds = _kinds(error)
     status = next((r.status_code for e in _chain(error) if (r := getattr(e, "response", None)) is not None), None)
-    number = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None)
+    number = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), 0)
+    system = errno.errorcode.get(number, "")
     login = "log in with `hf auth login` or set HF_TOKEN"
-    if not may_ask(local_files_only) and kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ValueError"}:
+    if not name and "OfflineModeIsEnabled" in kinds:
+        advice = "the Hub may not be asked: unset HF_HUB_OFFLINE"
+    elif not may_ask(local_files_only) and kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}:
         advice = (
             f"it is not in the cache {HF_HUB_CACHE}, and the Hub may not be asked (HF_HUB_OFFLINE, --offline or "
             f"local_files_only): fetch it once where there is a network, with `pyfau download`, or point HF_HOME at a "
@@ -196,9 +199,9 @@ def _explain(error: Exception, repo: str, revision: str | None, name: str, local
         advice = f"the repository has no revision {revision!r}: check it at {ENDPOINT}/{repo}/commits/main"
     elif "RemoteEntryNotFoundError" in kinds:
         advice = f"the repository holds no {name} there, so it is no model of pyfau: check its name and revision"
-    elif number in (errno.ENOSPC, errno.EDQUOT):
+    elif system in ("ENOSPC", "EDQUOT"):
         advice = f"the disk of {HF_HUB_CACHE} is full: make room, or set HF_HOME to a folder on another disk"
-    elif number in (errno.EROFS, errno.EACCES, errno.EPERM):
+    elif system in ("EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "ELOOP", "ENAMETOOLONG"):
         advice = f"the cache {HF_HUB_CACHE} cannot be written: set HF_HOME to a folder that can"
     elif "HFValidationError" in kinds:
         advice = "that is no name of a repository: expected user/repo"
