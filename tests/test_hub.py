@@ -374,6 +374,13 @@ def test_from_a_directory_to_the_hub_and_back(hub: Hub, tmp_path: Path) -> None:
     assert "README.md is missing" in without_card["err"]
     assert "model.safetensors is missing" in without_token["err"]
     (folder / "README.md").write_text("# tiny\n")
+    named = tmp_path / "named"
+    shutil.copytree(folder, named)
+    (named / "config.json").write_text((named / "config.json").read_text().replace("tiny-noise", "Tiny noise"))
+    (answer,) = ask(hub, tmp_path / "a", ("cli", "publish", str(named), "user/named"), HF_TOKEN=TOKEN)
+    assert answer["status"] == 1
+    assert "model 'Tiny noise' must be named by lower-case letters" in answer["err"]
+    assert "user/named" not in hub.repos
     (answer,) = ask(hub, tmp_path / "a", publish)
     assert answer["status"] == 1
     assert "user/tiny could not be published: the token was not accepted" in answer["err"]

@@ -293,6 +293,8 @@ def test_configs_that_cannot_be_right(folder: Path, changes: dict[str, Any], mes
         {"dynamic_channels": 8.0},
         {"input_size": 112.0},
         {"name": ["tiny"]},
+        {"name": "ti\x1b[2Jny"},
+        {"source": "a\nb"},
         {"project_regions": "no"},
         {"backbone_options": None},
         {"backbone_options": {"depth": 3}},

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             f"pyfau: the licence of these weights is {facts['weights_licence']}: make sure that you may publish them",
             file=sys.stderr,
         )
+    make_entry(loaded.model.config, args.folder, args.repo, "0" * 40, facts)  # fails before anything is uploaded
     commit = publish_files(
         args.folder, names, args.repo, private=args.private, message=f"{loaded.model.config.name}, made by pyfau"
     )

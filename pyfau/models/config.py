@@ -89,7 +89,8 @@ class MDHRConfig:
                 raise ConfigError(f"model config {self.name!r}: {text}")
 
         for name in ("name", "backbone", "version", "source", "network"):
-            demand(isinstance(getattr(self, name), str), f"{name} must be text, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            demand(isinstance(value, str) and value.isprintable(), f"{name} must be printable text, got {value!r}")
         for name in ("input_size", "width", "dynamic_channels"):
             demand(type(getattr(self, name)) is int, f"{name} must be a whole number, got {getattr(self, name)!r}")
         demand(isinstance(self.project_regions, bool), f"project_regions must be a bool, got {self.project_regions!r}")

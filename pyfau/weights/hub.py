@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.request import getproxies
 
 from pyfau.errors import WeightsError
+from pyfau.weights.manifest import MAX_BYTES
 
 _ATTEMPTS = 3  # after connections that broke off in ways that the client does not go on after
 
@@ -51,6 +52,8 @@ def fetch(
                         repo, name, revision=revision, local_files_only=local_files_only, force_download=again
                     )
                 )
+        except WeightsError:
+            raise
         except Exception as error:  # of three libraries
             if not left or not _is_cut(error):
                 where = f"{name} of {repo}@{revision or 'main'} could not be fetched from the Hugging Face Hub"
@@ -75,6 +78,8 @@ def _continue_download(repo: str, name: str, revision: str | None) -> None:
         facts = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
     except Exception:  # which the client has better ways to deal with
         return
+    if facts.size is not None and facts.size > MAX_BYTES:
+        raise WeightsError(f"{name} of {repo} has {facts.size} bytes, too many for a model: at most {MAX_BYTES}")
     if facts.size is None or not re.fullmatch("[0-9a-f]{64}", facts.etag or ""):
         return  # a small one
     folder = f"models--{repo.replace('/', '--')}"
@@ -171,7 +176,8 @@ def _kinds(error: BaseException) -> set[str]:
 
 def _is_cut(error: BaseException) -> bool:
     """Whether a connection ended while it was in use."""
-    return bool(_kinds(error) & {"ReadError", "RemoteProtocolError"}) or "Consistency check failed" in str(error)
+    cuts = {"ReadError", "RemoteProtocolError", "ChunkedEncodingError", "ConnectionResetError"}
+    return bool(_kinds(error) & cuts) or "Consistency check failed" in str(error)
 
 
 def _explain(error: Exception, repo: str, revision: str | None, name: str, local_files_only: bool) -> str:
@@ -197,7 +203,7 @@ def _explain(error: Exception, repo: str, revision: str | None, name: str, local
         advice = f"there is no such repository, or it is private: check the name, and for a private one {login}"
     elif "RevisionNotFoundError" in kinds:
         advice = f"the repository has no revision {revision!r}: check it at {ENDPOINT}/{repo}/commits/main"
-    elif "RemoteEntryNotFoundError" in kinds:
+    elif "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds:
         advice = f"the repository holds no {name} there, so it is no model of pyfau: check its name and revision"
     elif system in ("ENOSPC", "EDQUOT"):
         advice = f"the disk of {HF_HUB_CACHE} is full: make room, or set HF_HOME to a folder on another disk"
@@ -217,15 +223,15 @@ def _explain(error: Exception, repo: str, revision: str | None, name: str, local
         advice = f"the server of {ENDPOINT} has a problem (HTTP {status}): try again later"
     elif "ProxyError" in kinds:
         advice = "the proxy does not answer: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
-    elif "TimeoutException" in kinds:
+    elif kinds & {"TimeoutException", "Timeout"}:
         advice = (
             f"{ENDPOINT} took too long to answer: try again, or set HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to "
             f"more seconds than 10"
         )
-    elif kinds & {"NetworkError", "ProtocolError"} or _is_cut(error):
+    elif kinds & {"NetworkError", "ProtocolError", "ConnectionError"} or _is_cut(error):
         proxy = " and the proxy that HTTPS_PROXY or HTTP_PROXY names" if getproxies() else ""
         advice = f"{ENDPOINT} cannot be reached, or the connection broke off: check the network{proxy}, and try again"
     else:
         advice = "try again, and report it if it stays"
-    first = " ".join(str(error).split()) or "no reason given"
+    first = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or "no reason given"
     return f"{advice} [{type(error).__name__}: {first[:500]}]"

@@ -17,6 +17,7 @@ from typing import Any
 from pyfau.errors import WeightsError
 
 STATUSES = ("bundled", "hub", "convert")
+MAX_BYTES = 4_000_000_000  # of a weights file; an official checkpoint with its optimizer's state has 1.3
 HUB_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*/[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
 _MODEL_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 _PLAIN_FILE = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
@@ -112,7 +113,7 @@ _OPTIONAL = {
 _WEIGHTS = {
     "file": _matching(rf"{_PLAIN_FILE}\.safetensors", "a plain file name ending in .safetensors, no folder", 100),
     "sha256": _SHA256,
-    "bytes": _whole(1, 4_000_000_000),
+    "bytes": _whole(1, MAX_BYTES),
 }
 _BY_STATUS = {
     "bundled": _WEIGHTS | {"version": _TEXT},

@@ -21,13 +21,12 @@ from pyfau.errors import ConfigError, DeviceError, OptionError, WeightsError
 from pyfau.models.mdhr import MDHR
 from pyfau.weights import hub
 from pyfau.weights.hashes import file_sha256, remembered_sha256
-from pyfau.weights.manifest import HUB_ID, ManifestEntry, read_manifest
+from pyfau.weights.manifest import HUB_ID, MAX_BYTES, ManifestEntry, read_manifest
 from pyfau.weights.networks import Network, read_network, read_official
 
 DEFAULT_MODEL = "mdhr-lite"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 MAX_PARAMETERS = 400_000_000  # the paper's largest network has 108 million
-MAX_BYTES = 4_000_000_000  # an official checkpoint with its optimizer's state has 1.3
 _MAX_HEADER = 10_000_000  # bytes; the largest network of the paper needs 50 thousand
 _FLOATS = ("F16", "BF16", "F32")  # what a float32 tensor may be stored as
 
