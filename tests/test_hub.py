@@ -250,6 +250,11 @@ def test_wrong_hashes_are_named_and_fetched_again_once(hub: Hub, model: MDHR, fi
     blob.write_bytes(spoilt)  # damaged on the disk, and nobody to ask
     (answer,) = ask(hub, tmp_path, ("load", "once", {"local_files_only": True}), models=models)
     assert f"has sha256 {sha256(spoilt)}, expected {sha256(data)}; fetch it again" in answer["error"]
+    del hub.repos["user/once"]
+    (answer,) = ask(hub, tmp_path, ("load", "once", {}), models=models)
+    said = f"has sha256 {sha256(spoilt)}, expected {sha256(data)}; fetching it again failed: "
+    assert said in answer["error"]
+    assert "no such repository" in answer["error"]
 
 
 def test_doors_that_are_closed(hub: Hub, model: MDHR, files: Files, tmp_path: Path) -> None:

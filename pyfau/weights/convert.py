@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 from pyfau.errors import WeightsError
 from pyfau.models.config import DATA_SETS, MDHRConfig, paper_config
 from pyfau.models.mdhr import MDHR
+from pyfau.weights.shapes import state_without_data
 
 _BACKBONE_KEYS = {"Backbone.layer1.0.conv1.weight": "resnet50", "Backbone.patch_embed.proj.weight": "swin_b"}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -110,9 +112,7 @@ def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str =
     Raises:
         WeightsError: Keys are missing or unexpected, or a tensor has the wrong shape or type.
     """
-    with torch.device("meta"):
-        model = MDHR(config)
-    own = model.state_dict()
+    own = state_without_data(lambda: MDHR(config))
     rules = _rules(config, list(own))
     expected = {key for rule in rules for key in rule.official}
     # Swin's constant tables are in the file, but are made anew here.
@@ -123,22 +123,35 @@ def from_official(state: Mapping[str, Tensor], config: MDHRConfig, origin: str =
             f"{origin} looks like {config.name}, but its keys do not fit: missing {some(missing)}; "
             f"unexpected {some(unexpected)}"
         )
-    wrong: list[str] = []
+
+    def refuse(rules: list[_Rule]) -> None:
+        if rules:
+            wrong = [
+                f"{', '.join(f'{key} {tuple(state[key].shape)}' for key in rule.official)} "
+                f"(for {rule.own} {tuple(own[rule.own].shape)})"
+                for rule in rules
+            ]
+            raise WeightsError(f"{origin} looks like {config.name}, but shapes do not fit: {some(wrong)}")
+
+    # First without a copy of anything: a small file can claim tensors of any size that are one number repeated.
+    refuse([
+        rule
+        for rule in rules
+        if any(
+            part.layout != torch.strided or part.device.type != "cpu" or part.numel() > own[rule.own].numel()
+            for part in (state[key] for key in rule.official)
+        )
+    ])  # fmt: skip
+    result: dict[str, Tensor] = {}
     for rule in rules:
-        parts = [state[key] for key in rule.official]
-        want = own[rule.own]
-        try:
-            # Shapes alone, without data: a small file can claim tensors of any size that are one number repeated.
-            made = rule.combine([torch.empty(part.shape, dtype=part.dtype, device="meta") for part in parts])
-            fits = made.shape == want.shape and made.is_floating_point() == want.is_floating_point()
-        except (RuntimeError, TypeError, IndexError):
-            fits = False
-        if not fits or any(part.layout != torch.strided or part.device.type != "cpu" for part in parts):
-            got = ", ".join(f"{key} {tuple(part.shape)}" for key, part in zip(rule.official, parts, strict=True))
-            wrong.append(f"{got} (for {rule.own} {tuple(want.shape)})")
-    if wrong:
-        raise WeightsError(f"{origin} looks like {config.name}, but shapes do not fit: {some(wrong)}")
-    return {rule.own: rule.combine([state[key] for key in rule.official]).to(own[rule.own].dtype) for rule in rules}
+        with contextlib.suppress(RuntimeError, TypeError, IndexError):
+            result[rule.own] = rule.combine([state[key] for key in rule.official])
+    refuse([rule for rule in rules if not _is_alike(result.get(rule.own), own[rule.own])])
+    return {key: value.to(own[key].dtype) for key, value in result.items()}
+
+
+def _is_alike(got: Tensor | None, want: Tensor) -> bool:
+    return got is not None and got.shape == want.shape and got.is_floating_point() == want.is_floating_point()
 
 
 def some(items: list[str], limit: int = 12) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pyfau.errors import ConfigError, DeviceError, OptionError, WeightsError
 from pyfau.models.mdhr import MDHR
@@ -23,6 +22,7 @@ from pyfau.weights import hub
 from pyfau.weights.hashes import file_sha256, remembered_sha256
 from pyfau.weights.manifest import HUB_ID, MAX_BYTES, ManifestEntry, read_manifest
 from pyfau.weights.networks import Network, read_network, read_official
+from pyfau.weights.shapes import state_without_data
 
 DEFAULT_MODEL = "mdhr-lite"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -170,7 +170,7 @@ def find_model(
     if entry is not None and entry.status == "bundled":
         with as_file(files("pyfau") / "assets" / name) as path:
             weights = path / entry.record["file"]
-            digest = remembered_sha256(weights) if weights.is_file() else "no file"
+            digest = _digest(weights) if weights.is_file() else "no file"
             if digest != entry.record["sha256"]:
                 raise WeightsError(
                     f"the weights of {name} have sha256 {digest}, expected {entry.record['sha256']}: the file is "
@@ -196,11 +196,7 @@ def find_model(
             raise WeightsError(f"{path} is neither a model directory nor a file")
         else:
             _check_size(path)
-        try:
-            digest = remembered_sha256(weights)
-        except OSError as error:
-            raise WeightsError(f"{weights} could not be read: {error}") from error
-        yield FoundModel(path, weights, digest, name)
+        yield FoundModel(path, weights, _digest(weights), name)
     elif re.fullmatch(HUB_ID, name) and not name.endswith((".pth", ".pt", ".safetensors")):
         known = {CONFIG_FILE: None, WEIGHTS_FILE: None}
         yield _fetch_model(name, revision, known, local_files_only, progress)
@@ -223,15 +219,20 @@ def _fetch_model(
         revision = path.parent.name  # the commit: the branch may move before the next file
         tag = hub.cached_tag(path) or ""
         expected = expected or (tag if len(tag) == 64 else None)
-        digest = remembered_sha256(path)
-        if expected is not None and digest != expected and hub.may_ask(local_files_only):
-            path = hub.fetch(repo, name, revision, again=True, progress=progress)
-            digest = remembered_sha256(path)
-            outcome = "fetched again, it is no better: do not use this model, and tell its publisher"
-        else:
-            outcome = "fetch it again with `pyfau download` where the Hub may be asked"
+        digest = _digest(path)
         if expected is not None and digest != expected:
-            raise WeightsError(f"{name} of {repo}@{revision} has sha256 {digest}, expected {expected}; {outcome}")
+            wrong = f"{name} of {repo}@{revision} has sha256 {digest}, expected {expected}"
+            if not hub.may_ask(local_files_only):
+                raise WeightsError(f"{wrong}; fetch it again with `pyfau download` where the Hub may be asked")
+            try:
+                path = hub.fetch(repo, name, revision, again=True, progress=progress)
+            except WeightsError as error:
+                raise WeightsError(f"{wrong}; fetching it again failed: {error}") from error
+            digest = _digest(path)
+            if digest != expected:
+                raise WeightsError(
+                    f"{wrong}; fetched again, it has {digest}: do not use this model, and tell its publisher"
+                )
         if name == CONFIG_FILE:
             read_network(path)  # before a download of the weights of something else
     return FoundModel(path.parent, path, digest, f"{repo}@{revision}", entry)
@@ -254,6 +255,13 @@ def save_model(model: MDHR, folder: Path, dtype: torch.dtype = torch.float32) ->
     (folder / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only the owner can read
     return file_sha256(folder / WEIGHTS_FILE)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return remembered_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"{path} could not be read: {error}") from error
 
 
 def plain_file(folder: Path, name: str) -> Path:
@@ -335,8 +343,7 @@ def _read_directory(folder: Path, weights_file: str) -> tuple[Network, Any, dict
 def _expected_state(network: Network, config: Any, origin: object) -> dict[str, Tensor]:
     """The tensors that the network has, without their data: nothing of their size is allocated."""
     try:
-        with _LargeOnMeta():
-            expected: dict[str, Tensor] = network.build(config).state_dict()
+        expected = state_without_data(lambda: network.build(config))
     except (TypeError, ValueError, RuntimeError) as error:
         options = dict(config.backbone_options)
         raise ConfigError(f"{origin}: no {config.backbone} with backbone_options {options}: {error}") from error
@@ -344,23 +351,6 @@ def _expected_state(network: Network, config: Any, origin: object) -> dict[str, 
     if count > MAX_PARAMETERS:
         raise ConfigError(f"{origin}: its config asks for {count} parameters, at most {MAX_PARAMETERS} are allowed")
     return expected
-
-
-class _LargeOnMeta(TorchFunctionMode):
-    """Makes new tensors of more than some thousand numbers without data.
-
-    `torch.device("meta")` makes all of them so, but then torch loads its compiler, for more than a second, to add two.
-    """
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in (torch.empty, torch.zeros, torch.ones):
-            made = function(*args, **{**kwargs, "device": "meta"})
-            if made.numel() > 10_000:
-                return made
-        return function(*args, **kwargs)
 
 
 def _check_stored(
