@@ -45,7 +45,7 @@ def fit_similarity(points: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int) -> UInt8Array:
+def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int, *, spare: int = 4) -> UInt8Array:
     """Sample square pictures through similarities, anti-aliased when they shrink, edges replicated.
 
     Coordinates are continuous: the centre of the first pixel is at (0.5, 0.5), so that a template given in
@@ -55,6 +55,8 @@ def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int) -> UInt8
         rgb: (H, W, 3) uint8.
         matrices: (V, 2, 3) picture to crop: views of one place, of about the same scale.
         size: Side of the crops in pixels.
+        spare: A picture that must shrink is first halved for as long as its pixels stay so many times smaller than
+            those of the crop: 1 is fastest, and the more, the nearer to averaging exact areas.
 
     Returns:
         (V, size, size, 3) uint8.
@@ -70,13 +72,21 @@ def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int) -> UInt8
     high = np.ceil(corners.max(axis=(0, 2)) + margin)
     x0, y0 = (int(np.clip(v, 0, side - 1)) for v, side in zip(low, (width, height), strict=True))
     x1, y1 = (int(np.clip(v, first + 1, side)) for v, first, side in zip(high, (x0, y0), (width, height), strict=True))
-    part: npt.NDArray[Any] = rgb[y0:y1, x0:x1]
     ratio = np.ones(2)
     if scale < 1.0:
         # Area averaging brings the part to about the crops' resolution; the bilinear step that follows skips no pixel.
+        # Halving is ten times faster than other ratios, so it goes first.
+        halvings = max(0, int(-math.log2(scale * spare)))
+        x0, x1 = _widened(x0, x1, width, 1 << halvings)
+        y0, y1 = _widened(y0, y1, height, 1 << halvings)
+        part: npt.NDArray[Any] = rgb[y0:y1, x0:x1]
+        for _ in range(halvings if min(x1 - x0, y1 - y0) >= 1 << halvings else 0):
+            part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
         small = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         ratio = np.array([small[0] / (x1 - x0), small[1] / (y1 - y0)])
         part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+    else:
+        part = rgb[y0:y1, x0:x1]
     to_picture[:, :, 2] -= (x0, y0)
     to_part = to_picture * ratio[:, None]
     # OpenCV counts from pixel centres: shift both sides by half a pixel.
@@ -86,6 +96,16 @@ def warp(rgb: UInt8Array, matrices: npt.NDArray[np.float64], size: int) -> UInt8
     for crop, matrix in zip(crops, to_part, strict=True):
         cv2.warpAffine(part, matrix, (size, size), dst=crop, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return crops
+
+
+def _widened(low: int, high: int, side: int, step: int) -> tuple[int, int]:
+    """The range with a length that is a multiple of `step`, inside 0 .. side; one shorter than a step stays."""
+    length = high - low
+    if length < step:
+        return low, high
+    length = min(-(-length // step), side // step) * step
+    low = max(0, min(low, side - length))
+    return low, low + length
 
 
 def square_view(corners: npt.NDArray[np.float64], sides: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
@@ -124,5 +144,5 @@ def crop_face(rgb: UInt8Array, landmarks: FloatArray, template: npt.ArrayLike, s
     target = np.asarray(template, dtype=np.float64) * size
     # Landmarks are pixel coordinates with the first pixel's centre at 0.
     matrix = fit_similarity(np.asarray(landmarks, dtype=np.float64) + 0.5, target)
-    crop: UInt8Array = warp(rgb, matrix[None], size)[0]
+    crop: UInt8Array = warp(rgb, matrix[None], size, spare=1)[0]
     return crop

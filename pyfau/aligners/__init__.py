@@ -24,6 +24,9 @@ class Aligner(Protocol):
     def detect(self, rgb: UInt8Array) -> list[Face]:
         """Search a whole picture.
 
+        An aligner whose `detect` also takes `known`, the boxes of faces that are followed already, is given them, and
+        need not report these faces.
+
         Args:
             rgb: (H, W, 3) uint8, RGB.
 
