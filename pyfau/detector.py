@@ -8,8 +8,9 @@ import operator
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ from pyfau.windows import WINDOW_NAMES, Window, make_window
 Threshold = float | Mapping[str | int, float]
 _NO_BOX = np.full(4, np.nan, np.float32)
 _NO_BOX.flags.writeable = False
-_MOST_HELD_BYTES = 256 << 20  # of pictures that wait for their overlay
+_MOST_HELD_BYTES = 128 << 20  # of pictures that wait for their overlay, in each of two batches
 _NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 _NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
 _NO_LANDMARKS.flags.writeable = False
@@ -373,19 +374,31 @@ class AUDetector:
         If the source or the aligner fails, the rows of the frames before are given out before the error goes on.
         """
         pipeline = _Pipeline(self, keep, independent)
+        size = batch_size or self._batch_size
         error: Exception | None = None
         source = iter(frames)
-        while True:
-            try:
-                frame = next(source, None)
-                if frame is None:
+        # While one batch is scored, the faces of the next are found: OpenCV and torch let go of the interpreter.
+        with ThreadPoolExecutor(1, "pyfau-score") as scorer:
+            scoring: Future[_Scored] | None = None
+            while True:
+                try:
+                    frame = next(source, None)
+                    if frame is None:
+                        break
+                    pipeline.add(frame)
+                except Exception as failure:
+                    error = failure
                     break
-                pipeline.add(frame)
-            except Exception as failure:
-                error = failure
-                break
-            if pipeline.waiting >= (batch_size or self._batch_size):
-                yield from pipeline.score()
+                if pipeline.waiting < size:
+                    continue
+                if size == 1:
+                    yield from pipeline.score()
+                    continue
+                done = scoring.result() if scoring else []
+                scoring = scorer.submit(pipeline.score, pipeline.take())
+                yield from done
+            if scoring:
+                yield from scoring.result()
         yield from pipeline.finish()
         if error is not None:
             raise error
@@ -460,11 +473,26 @@ class _Run:
     gap: int = 0
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What has gathered for `score`."""
+
+    opened: list[_Open] = field(default_factory=list)
+    crops: list[UInt8Array] = field(default_factory=list)
+    runs: dict[int, list[_Run]] = field(default_factory=dict)
+    ended: list[int] = field(default_factory=list)
+    held_bytes: int = 0
+
+
+_Scored = list[tuple[Frame, list[AURow]]]
+
+
 class _Pipeline:
     """Tracking, encoding and windows of one sequence.
 
     `add` takes a frame and keeps its crops alone (and its picture, if that was asked for); `score` encodes the crops
-    that have gathered, of all frames and faces at once, and gives out the frames that became final.
+    that have gathered, of all frames and faces at once, and gives out the frames that became final. One thread may add
+    while another scores what was taken before.
     """
 
     def __init__(self, detector: AUDetector, keep: bool, independent: bool) -> None:
@@ -476,52 +504,52 @@ class _Pipeline:
         self._windows: dict[int, Window[_Slot]] = {}
         self._open: deque[_Open] = deque()
         self._shape: tuple[int, ...] | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self._runs: dict[int, list[_Run]] = {}
-        self._crops: list[UInt8Array] = []
-        self._ended: list[int] = []
-        self._added = 0
-        self._held_bytes = 0
+        self._batch = _Batch()
 
     @property
     def waiting(self) -> float:
         """How much has gathered, in frames: the larger of frames and faces, and of pictures held against a bound."""
-        if self._held_bytes > _MOST_HELD_BYTES:
+        if self._batch.held_bytes > _MOST_HELD_BYTES:
             return math.inf
-        return max(self._added, len(self._crops))
+        return max(len(self._batch.opened), len(self._batch.crops))
 
     def add(self, frame: Frame) -> None:
         """Find the faces of the next frame."""
         if self._independent or (self._shape is not None and frame.rgb.shape != self._shape):
-            self._ended += self._tracker.reset()  # pictures of another size are another scene
+            self._batch.ended += self._tracker.reset()  # pictures of another size are another scene
         self._shape = frame.rgb.shape
         update = self._tracker.update(frame.rgb)
         config = self._model.config
         crops = [
             crop_face(frame.rgb, tracked.face.landmarks, config.template, config.input_size) for tracked in update.faces
         ]
-        self._ended += update.ended
+        self._batch.ended += update.ended
         for face_id in update.missed:
             self._run(face_id, gap=True).gap += 1
         slots = [_Slot(tracked) for tracked in update.faces]
         for slot, crop in zip(slots, crops, strict=True):
             run = self._run(slot.tracked.face_id, gap=False)
             run.slots.append(slot)
-            run.crops.append(len(self._crops))
-            self._crops.append(crop)
-        self._added += 1
+            run.crops.append(len(self._batch.crops))
+            self._batch.crops.append(crop)
         if self._keep:
-            self._held_bytes += frame.rgb.nbytes
+            self._batch.held_bytes += frame.rgb.nbytes
         else:
             frame = Frame(frame.index, frame.time_s, _NO_PICTURE, frame.file)
-        self._open.append(_Open(frame, slots))
+        self._batch.opened.append(_Open(frame, slots))
 
-    def score(self) -> list[tuple[Frame, list[AURow]]]:
-        """Score what has gathered and return the frames that became final."""
-        features = self._encode(self._crops)
-        for face_id, runs in self._runs.items():
+    def take(self) -> _Batch:
+        """What has gathered, for `score`; a new batch begins."""
+        batch, self._batch = self._batch, _Batch()
+        return batch
+
+    @torch.inference_mode()
+    def score(self, batch: _Batch | None = None) -> _Scored:
+        """Score what has gathered, or was taken, and return the frames that became final."""
+        batch = self.take() if batch is None else batch
+        self._open.extend(batch.opened)
+        features = self._encode(batch.crops)
+        for face_id, runs in batch.runs.items():
             if face_id not in self._windows:
                 self._windows[face_id] = make_window(self._detector._window, self._model)
             window = self._windows[face_id]
@@ -532,20 +560,19 @@ class _Pipeline:
                     assert features is not None
                     index = torch.tensor(run.crops, device=self._model.device)
                     self._fill(window.push(features[index], run.slots))
-        for face_id in self._ended:
+        for face_id in batch.ended:
             if face_id in self._windows:
                 self._fill(self._windows.pop(face_id).finish())
-        self._clear()
         return self._final()
 
-    def finish(self) -> list[tuple[Frame, list[AURow]]]:
+    def finish(self) -> _Scored:
         """End every track and return all frames that are left."""
-        self._ended += self._tracker.reset()
+        self._batch.ended += self._tracker.reset()
         return self.score()
 
     def _run(self, face_id: int, gap: bool) -> _Run:
         """The run of a track that the coming frame belongs to."""
-        runs = self._runs.setdefault(face_id, [])
+        runs = self._batch.runs.setdefault(face_id, [])
         if not runs or bool(runs[-1].gap) != gap:
             runs.append(_Run([], []))
         return runs[-1]
@@ -563,7 +590,7 @@ class _Pipeline:
         for slot, scores in scored:
             slot.scores = scores
 
-    def _final(self) -> list[tuple[Frame, list[AURow]]]:
+    def _final(self) -> _Scored:
         done = []
         while self._open and all(slot.scores is not None for slot in self._open[0].slots):
             opened = self._open.popleft()
@@ -594,7 +621,7 @@ class _Pipeline:
         return [row(slot.tracked, slot.scores) for slot in opened.slots if slot.scores is not None]
 
 
-def _flat(pairs: list[tuple[Frame, list[AURow]]]) -> list[AURow]:
+def _flat(pairs: _Scored) -> list[AURow]:
     return [row for _, rows in pairs for row in rows]
 
 

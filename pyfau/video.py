@@ -229,7 +229,8 @@ def read_video(path: StrPath, *, ahead: int = 16) -> FrameReader:
         raise MediaError(f"{path}: {error}; expected a video file") from error
     except UnicodeEncodeError as error:
         raise MediaError(f"{path!r}: OpenCV cannot open a file whose name is not valid Unicode") from error
-    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    # As many threads as OpenCV has for all else, not one for each core: every thread holds pictures of its own.
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, max(1, cv2.getNumThreads())])
     # FFmpeg draws plain text files as pictures; their codec is "ansi".
     if not capture.isOpened() or int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
         capture.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from pyfau.aligners import ALIGNER_NAMES, Aligner, load_aligner
 from pyfau.aligners.aligned import AlignedAligner
@@ -243,3 +246,24 @@ class TestAligned:
         (face,) = AlignedAligner(template=[[0.5, 0.5]] * 5).detect(picture)
         with pytest.raises(InputError):
             crop_face(picture, face.landmarks, TEMPLATE, 8)
+
+
+class TestNetworks:
+    """What makes MTCNN's networks faster leaves their answers alone."""
+
+    @pytest.mark.parametrize("height", [12, 13, 74, 75, 138, 139, 200])
+    def test_proposals_are_those_of_the_network_as_it_is_stored(self, mtcnn: MTCNNAligner, height: int) -> None:
+        with as_file(files("pyfau") / "assets" / "mtcnn" / "model.safetensors") as path:
+            stored = load_file(path)
+
+        def layer(x: torch.Tensor, name: str, slopes: str = "") -> torch.Tensor:
+            x = F.conv2d(x, stored[f"pnet.{name}.weight"], stored[f"pnet.{name}.bias"])
+            return F.prelu(x, stored[f"pnet.{slopes}.weight"]) if slopes else x
+
+        picture = noise(height, 61)
+        x = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() - 127.5) / 128
+        x = layer(F.max_pool2d(layer(x, "conv0", "prelu0"), 2, 2, ceil_mode=True), "conv1", "prelu1")
+        x = layer(x, "conv2", "prelu2")
+        offsets, scores = mtcnn._windows(picture)
+        np.testing.assert_allclose(offsets, layer(x, "box")[0], atol=1e-5)
+        np.testing.assert_allclose(scores, layer(x, "face")[0].softmax(dim=0)[1], atol=1e-5)

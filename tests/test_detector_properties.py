@@ -436,10 +436,11 @@ def test_nothing_is_kept_of_tracks_that_are_over(
     assert windows[-1]() is None
 
 
-@pytest.mark.parametrize(("batch_size", "pulled"), [(1, 8), (4, 8), (5, 10), (16, 16)])
+@pytest.mark.parametrize(("batch_size", "pulled"), [(1, 8), (4, 12), (5, 15), (16, 32)])
 def test_frames_are_not_read_further_ahead_than_needed(
     batch_size: int, pulled: int, make: Callable[..., AUDetector]
 ) -> None:
+    """The 7 frames of context, rounded up to batches, and one batch more while that is scored."""
     count = 0
 
     def frames() -> Iterator[UInt8Array]:

@@ -26,6 +26,7 @@ from pyfau.types import Face, FloatArray, UInt8Array
 
 _PYRAMID_FACTOR = 0.709
 _MEAN, _SCALE = 127.5, 1 / 128
+_STRIP = 64  # rows, even
 # A tracked face is looked at four times, through windows shifted and scaled by these fractions of its side, and the
 # answers are averaged: O-Net's landmarks depend a little on where the face lies in its window, and the average does
 # so much less. Measured in benchmarks/crop_jitter.py.
@@ -201,14 +202,13 @@ class MTCNNAligner:
             size = (math.ceil(width * scale), math.ceil(height * scale))
             # Each level is made from the one before: nothing reads the full picture twice.
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-            offsets, scores = self._network.pnet(self._pixels(np.asarray(picture, np.uint8)[None]))
-            score = scores[0].float().cpu().numpy()
+            offset_map, score = self._windows(np.asarray(picture, np.uint8))
             rows, columns = np.nonzero(score >= self._thresholds[0])
             if len(rows):
                 steps = np.array([width / size[0], height / size[1]])
                 corner = 2.0 * np.stack([columns, rows], axis=1) * steps
                 side = 12.0 * steps
-                offset = offsets[0].float().cpu().numpy()[:, rows, columns].T
+                offset = offset_map[:, rows, columns].T
                 box = np.concatenate([corner + offset[:, :2] * side, corner + side + offset[:, 2:] * side], axis=1)
                 keep = _suppress(np.concatenate([corner, corner + side], axis=1), score[rows, columns], 0.5)
                 found.append(np.concatenate([box, score[rows, columns, None]], axis=1)[keep])
@@ -217,6 +217,19 @@ class MTCNNAligner:
             return np.empty((0, 4))
         boxes = np.concatenate(found)
         return boxes[_suppress(boxes[:, :4], boxes[:, 4], 0.7)][:, :4]
+
+    def _windows(self, picture: UInt8Array) -> tuple[FloatArray, FloatArray]:
+        """P-Net's offsets (4, h, w) and scores (h, w) for every 12 px window of a picture, two pixels apart."""
+        # In strips on a CPU: the system takes back large buffers after each layer, and to get them anew takes longer
+        # than to compute what is in them.
+        strip = _STRIP if self._device.type == "cpu" else picture.shape[0]
+        parts = [
+            self._network.pnet(self._pixels(picture[None, top : top + strip + 10]))
+            for top in range(0, picture.shape[0] - 10, strip)
+        ]
+        offsets = torch.cat([offsets[0] for offsets, _ in parts], dim=1)
+        scores = torch.cat([scores[0] for _, scores in parts])
+        return offsets.float().cpu().numpy(), scores.float().cpu().numpy()
 
     def _reject(self, rgb: UInt8Array, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Boxes (K, 4) that R-Net takes for faces, corrected by it."""
