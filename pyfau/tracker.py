@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,6 +86,7 @@ class FaceTracker:
         self._detect_every = detect_every
         self._max_faces = max_faces
         self._max_gap = max_gap
+        self._detect: Callable[..., list[Face]] = aligner.detect
         self._takes_known = "known" in inspect.signature(aligner.detect).parameters
         self._tracks: list[_Track] = []
         self._next_id = 0
@@ -149,7 +151,7 @@ class FaceTracker:
         held = [track.face.box_xyxy for track in self._tracks if track not in lost]
         found = [
             face
-            for face in (self._aligner.detect(rgb, known=held) if self._takes_known else self._aligner.detect(rgb))
+            for face in (self._detect(rgb, known=held) if self._takes_known else self._detect(rgb))
             if _usable(face) and all(overlap(face.box_xyxy, b) <= _SAME_FACE for b in held)
         ]
         found.sort(key=lambda face: -longer_side(face.box_xyxy))

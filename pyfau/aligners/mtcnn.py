@@ -26,7 +26,10 @@ from pyfau.types import Face, FloatArray, UInt8Array
 
 _PYRAMID_FACTOR = 0.709
 _MEAN, _SCALE = 127.5, 1 / 128
+# The networks take rows of a picture, or views of faces, in small portions on a CPU: the system takes back large
+# buffers after each layer, and to get them anew takes about as long as to compute what is in them.
 _STRIP = 64  # rows, even
+_TOGETHER = 8  # views
 # A tracked face is looked at four times, through windows shifted and scaled by these fractions of its side, and the
 # answers are averaged: O-Net's landmarks depend a little on where the face lies in its window, and the average does
 # so much less. Measured in benchmarks/crop_jitter.py.
@@ -101,9 +104,9 @@ class _MTCNN(nn.Module):
             given = state[name]
             own.zero_()[tuple(slice(length) for length in given.shape)] = given
         for network in (self.pnet, self.rnet, self.onet):
-            conv = network.conv0
-            conv.bias.data -= conv.weight.data.sum(dim=(1, 2, 3)) * (_MEAN * _SCALE)
-            conv.weight.data *= _SCALE
+            weight, bias = network.conv0.weight.data, network.get_parameter("conv0.bias").data
+            bias -= weight.sum(dim=(1, 2, 3)) * (_MEAN * _SCALE)
+            weight *= _SCALE
 
 
 class MTCNNAligner:
@@ -132,6 +135,7 @@ class MTCNNAligner:
         self._min_face = min_face
         self._thresholds = thresholds
         self._device = torch.device(device)
+        self._on_cpu = self._device.type == "cpu"
         network = _MTCNN()
         with as_file(files("pyfau") / "assets" / "mtcnn" / "model.safetensors") as path:
             network.load(load_file(path))
@@ -174,7 +178,8 @@ class MTCNNAligner:
         centres = (corners + sides[:, None] / 2)[:, None] + views[:, :2] * sides[:, None, None]
         view_corners = centres - view_sides[..., None] / 2  # (K, V, 2)
         crops = self._crops(rgb, view_corners, view_sides, 48)
-        offsets, points, scores = (t.float().cpu().numpy() for t in self._network.onet(crops))
+        parts = [self._network.onet(part) for part in crops.split(_TOGETHER if self._on_cpu else len(crops))]
+        offsets, points, scores = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
         shape = view_sides.shape
         offsets = offsets.reshape(*shape, 4).astype(np.float64)
         points = points.reshape(*shape, 2, 5).swapaxes(-1, -2).astype(np.float64)  # the net gives five x, then five y
@@ -220,9 +225,7 @@ class MTCNNAligner:
 
     def _windows(self, picture: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """P-Net's offsets (4, h, w) and scores (h, w) for every 12 px window of a picture, two pixels apart."""
-        # In strips on a CPU: the system takes back large buffers after each layer, and to get them anew takes longer
-        # than to compute what is in them.
-        strip = _STRIP if self._device.type == "cpu" else picture.shape[0]
+        strip = _STRIP if self._on_cpu else picture.shape[0]
         parts = [
             self._network.pnet(self._pixels(picture[None, top : top + strip + 10]))
             for top in range(0, picture.shape[0] - 10, strip)

@@ -1,0 +1,172 @@
+"""A 720p H.264 clip with one face from file to CSV, beside MediaPipe's Face Landmarker on the same clip.
+
+    pip install imageio-ffmpeg
+    python -m venv mp && mp/bin/pip install mediapipe==1.2.2    # needs the system's libEGL and libGLESv2
+    python benchmarks/end_to_end.py --cores 1 --mediapipe mp/bin/python
+    python benchmarks/end_to_end.py --cores 1 --profile
+
+Decoding, tracking, alignment, network and CSV are all in pyfau's time. MediaPipe's is decoding and landmarks with
+blendshapes, in video mode, in an environment of its own. Rounds are taken in turn; printed are medians. Beside the time
+on the clock stands the processor time of all threads, which other programs on the machine disturb less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from clips import MEDIA, make_clip, use_cores
+
+LANDMARKER = """
+import json, sys, time
+import cv2, mediapipe as mp
+from mediapipe.tasks import python
+from mediapipe.tasks.python import vision
+clip, model, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+cv2.setNumThreads(threads)
+options = vision.FaceLandmarkerOptions(base_options=python.BaseOptions(model_asset_path=model),
+    running_mode=vision.RunningMode.VIDEO, output_face_blendshapes=True, num_faces=1)
+with vision.FaceLandmarker.create_from_options(options) as landmarker:
+    capture, index, faces, inner = cv2.VideoCapture(clip, cv2.CAP_FFMPEG), 0, 0, 0.0
+    clock, cpu = time.perf_counter(), time.process_time()
+    while True:
+        ok, bgr = capture.read()
+        if not ok:
+            break
+        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        started = time.perf_counter()
+        faces += len(landmarker.detect_for_video(image, index * 40).face_blendshapes)
+        inner += time.perf_counter() - started
+        index += 1
+    clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
+print(json.dumps({"frames": index, "faces": faces, "clock": clock, "cpu": cpu, "inner": inner}))
+"""
+
+# What `--profile` measures: (where, name, label). Indented ones are part of the one above.
+STAGES = [
+    ("pyfau.tracker:FaceTracker", "update", "tracker"),
+    ("pyfau.aligners.mtcnn:MTCNNAligner", "detect", "  search (every 30 frames)"),
+    ("pyfau.aligners.mtcnn:MTCNNAligner", "refine", "  refine"),
+    ("pyfau.aligners.mtcnn:MTCNNAligner", "_crops", "    windows"),
+    ("pyfau.aligners.mtcnn:_ONet", "forward", "    O-Net"),
+    ("pyfau.detector", "crop_face", "aligned crop"),
+    ("pyfau.models.mdhr:MDHR", "preprocess", "network: preprocess"),
+    ("pyfau.models.mdhr:MDHR", "encode", "network: encode"),
+    ("pyfau.models.mdhr:MDHR", "relate", "network: relate"),
+    ("pyfau.detector:_Pipeline", "_make_rows", "rows"),
+    ("pyfau.result:CSVWriter", "write", "CSV"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, help="of the clip, 472 by default")
+    parser.add_argument("--mediapipe", metavar="PYTHON", help="interpreter of the environment that has MediaPipe")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
+    args = parser.parse_args()
+    use_cores(args.cores)
+
+    import cv2
+    import torch
+
+    from pyfau import AUDetector
+
+    torch.set_num_threads(args.cores)
+    cv2.setNumThreads(args.cores)
+    detector = AUDetector(device="cpu")
+    with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
+        folder = Path(name)
+        clip = make_clip(folder / "clip.mp4", frames=args.frames)
+
+        def ours() -> dict[str, float]:
+            clock, cpu = time.perf_counter(), time.process_time()
+            frames = len(detector.detect_video(clip, save=folder / "clip.csv"))
+            return {"frames": frames, "clock": time.perf_counter() - clock, "cpu": time.process_time() - cpu}
+
+        def theirs() -> dict[str, float]:
+            model = MEDIA.parent / "models" / "face_landmarker.task"
+            command = [args.mediapipe, "-c", LANDMARKER, str(clip), str(model), str(args.cores)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            measured: dict[str, float] = json.loads(output.splitlines()[-1])
+            if measured["faces"] < 0.9 * measured["frames"]:
+                raise SystemExit(f"MediaPipe followed no face: {measured}")
+            return measured
+
+        ours()  # warm
+        if args.profile:
+            profile(clip, ours)
+            return
+        sides: dict[str, Callable[[], dict[str, float]]] = {"pyfau": ours}
+        if args.mediapipe:
+            sides["mediapipe"] = theirs
+        rounds: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        for _ in range(args.rounds):
+            for side, run in sides.items():
+                rounds[side].append(run())
+    cores = f"{args.cores} core{'s' if args.cores > 1 else ''}"
+    result: dict[str, dict[str, float]] = {}
+    for side, taken in rounds.items():
+        result[side] = {key: median(1e3 * r[key] / r["frames"] for r in taken) for key in taken[0] if key != "frames"}
+        clock, cpu = result[side]["clock"], result[side]["cpu"]
+        print(
+            f"{side:10} {cores}: {clock:6.2f} ms a frame, {1e3 / clock:.1f} frames/s; processor {cpu:6.2f} ms a frame"
+        )
+    if "mediapipe" in result:
+        print(f"           of which its landmarker {result['mediapipe']['inner']:.2f} ms a frame on the clock")
+        for key, label in (("clock", "on the clock"), ("cpu", "of the processor")):
+            print(f"pyfau takes {result['pyfau'][key] / result['mediapipe'][key]:.2f} x MediaPipe's time {label}")
+
+
+def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
+    """Processor time of each stage. What is measured inside threads is that of the thread alone."""
+    import importlib
+
+    import cv2
+
+    spent: dict[str, float] = defaultdict(float)
+    clock = time.thread_time
+
+    def timed(label: str, call: Callable[..., Any], clock: Callable[[], float] = clock) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            started = clock()
+            try:
+                return call(*arguments, **options)
+            finally:
+                spent[label] += clock() - started
+
+        return wrapped
+
+    # FFmpeg has threads of its own, so decoding is measured alone, over all threads.
+    capture = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
+    grab = timed("decode: H.264", capture.grab, time.process_time)
+    retrieve = timed("decode: to BGR", capture.retrieve, time.process_time)
+    convert = timed("decode: to RGB", cv2.cvtColor, time.process_time)
+    while grab():
+        convert(retrieve()[1], cv2.COLOR_BGR2RGB)
+    for place, name, label in STAGES:
+        module, _, cls = place.partition(":")
+        owner: Any = importlib.import_module(module)
+        owner = getattr(owner, cls) if cls else owner
+        setattr(owner, name, timed(label, getattr(owner, name)))
+    total = run()
+    labels = ["decode: H.264", "decode: to BGR", "decode: to RGB", *(label for _, _, label in STAGES)]
+    print("| step | ms a frame |\n|---|---|")
+    for label in labels:
+        print(f"| {label.replace('  ', '&emsp;')} | {1e3 * spent[label] / total['frames']:.2f} |")
+    outer = sum(spent[label] for label in labels if not label.startswith(" "))
+    print(f"| all else | {1e3 * (total['cpu'] - outer) / total['frames']:.2f} |")
+    print(f"| **sum** | **{1e3 * total['cpu'] / total['frames']:.2f}** |")
+
+
+if __name__ == "__main__":
+    main()
