@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import io
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,9 @@ from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
 if TYPE_CHECKING:
-    from pyfau.detector import AUDetector
-    from pyfau.result import AUResult
+    from tqdm import tqdm
 
-_CAMERA = "camera:"
+    from pyfau.detector import AUDetector
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Score inputs and write one table each. A folder of pictures is one sequence; a folder of videos "
         "is as many inputs. A camera is given as its number or camera:NUMBER, and ends with Ctrl-C.",
     )
-    detect.add_argument("inputs", nargs="+", metavar="INPUT", help="video, picture, folder, glob pattern or camera")
+    detect.add_argument(
+        "inputs", nargs="+", metavar="INPUT",
+        help="video, picture, folder, glob pattern, camera, URI for fsspec, or @LIST: a text file of them, one a line",
+    )  # fmt: skip
     detect.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="a .csv or .parquet file for one input, otherwise a folder",
@@ -90,11 +93,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also write overlays: a .mp4 or .webm, a .png for one picture, or a folder",
     )
+    detect.add_argument(
+        "--jobs", type=int, metavar="N", help="score so many inputs at once, in processes of their own (default: 1)"
+    )
     detect.add_argument("--resume", action="store_true", help="skip inputs whose table is complete")
     detect.add_argument("--fps", type=float, help="frames per second of picture sequences")
     detect.add_argument("--seconds", type=float, help="stop a camera after this time")
     detect.add_argument("--independent", action="store_true", help="pictures are not a sequence: score each on its own")
     _add_detector_options(detect)
+    many = detect.add_argument_group("more than one machine")
+    many.add_argument(
+        "--runner", choices=("local", "ray"), default="local",
+        help="who runs the jobs: this machine, or a Ray cluster, which writes Parquet (default: local)",
+    )  # fmt: skip
+    many.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of the cluster (default: as Ray finds it, or a new one)"
+    )
+    many.add_argument(
+        "--gpu-share", type=float, metavar="GPUS", help="GPUs of each job (default: 1 with --device cuda)"
+    )
     detect.set_defaults(run=_detect)
 
     demo = commands.add_parser("demo", help="make a short clip, score it, and write CSV and overlay (offline)")
@@ -138,7 +155,7 @@ def _add_detector_options(parser: argparse.ArgumentParser) -> None:
         "--aligner-option", action="append", metavar="NAME=VALUE", help="option of the aligner, such as min_face=24"
     )
     group.add_argument("--offline", action="store_true", help="do not ask the Hub; use what its cache holds")
-    group.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
+    group.add_argument("--threads", type=int, help="CPU threads of each job (default: what torch chooses, shared out)")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -195,74 +212,62 @@ def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from pyfau.overlay import check_is_other
-    from pyfau.result import is_complete, read_metadata
-    from pyfau.video import file_record, is_folder, is_picture
+    from pyfau.jobs import JobOptions, LocalWorkers, Report, expand, plan_jobs, run_job, share_out
 
-    inputs = _expand(args.inputs)
-    single = args.output.suffix.lower() in (".csv", ".parquet") and not is_folder(args.output)
-    _check_usage(args, inputs, single)
-    overlay_single = args.overlay is not None and args.overlay.suffix != "" and not is_folder(args.overlay)
-    if overlay_single and len(inputs) != 1:
-        raise OptionError(f"{len(inputs)} inputs need a folder as --overlay, got the file {args.overlay}")
-    names = _table_names(inputs)
-    jobs = []
-    for source, name in zip(inputs, names, strict=True):
-        table = args.output if single else args.output / f"{name}.{args.format or 'csv'}"
-        overlay = args.overlay
-        if overlay is not None and not overlay_single:
-            overlay = overlay / f"{name}{'.png' if is_picture(source) and not is_folder(source) else '.mp4'}"
-        for other in inputs if overlay is not None else ():
-            check_is_other(overlay, other)
-        jobs.append((source, table, overlay))
-    detector = _make_detector(args)
-    failed = 0
-    for source, table, overlay in jobs:
-        recorded = read_metadata(table)
-        here = file_record(source)
-        if args.resume:
-            expected = detector.settings() | {"input": here}
-            if overlay is not None:
-                expected["overlay"] = file_record(overlay)
-            if is_folder(source):
-                expected |= {"fps": args.fps, "independent": args.independent}
-            if is_complete(table, expected):
-                print(f"{source}: done already, {table}")
-                continue
-        other = (recorded.get("input") or {}).get("path", here["path"])
-        if not single and other != here["path"]:
-            failed += 1
-            print(f"pyfau: {source}: {table} is the table of {other}; give another --output", file=sys.stderr)
-            continue
-        if overlay is not None and not overlay_single and overlay.exists():
-            claimed = (recorded.get("overlay") or {}).get("path")
-            if claimed != file_record(overlay)["path"]:
-                failed += 1
-                print(f"pyfau: {source}: {overlay} is there and not the overlay of {table}", file=sys.stderr)
-                continue
-        try:
-            result = _detect_one(detector, source, table, overlay, args)
-        except PyfauError as error:
-            failed += 1
-            kept = len(error.partial_result) if error.partial_result is not None else 0
-            note = f" ({kept} rows before it are kept in {table})" if kept else ""
-            named = "" if source in str(error) else f"{source}: "
-            print(f"pyfau: {named}{error}{note}", file=sys.stderr)
-            continue
-        for failure in result.failures:
-            failed += 1
-            print(f"pyfau: {failure.source}: {failure.error}", file=sys.stderr)
-        for warning in result.warnings:
-            print(f"pyfau: {source}: {warning}", file=sys.stderr)
-        faces = len({i for i in result.face_ids if i is not None})
-        print(f"{source}: {len(result)} rows, {faces} {'face' if faces == 1 else 'faces'}, {table}")
-    return 1 if failed else 0
+    inputs = expand(args.inputs)
+    _check_usage(args, inputs)
+    jobs = plan_jobs(inputs, args.output, args.format or ("parquet" if args.runner == "ray" else None), args.overlay)
+    options = JobOptions(args.resume, args.fps, args.independent, args.seconds)
+    count = min(args.jobs or 1, len(jobs))
+    reports: Generator[Report, None, None]
+    if args.runner == "ray":
+        from pyfau.ray_runner import score_on_ray
+
+        worker = _worker_options(args, 1)
+        share = args.gpu_share if args.gpu_share is not None else float(args.device.startswith("cuda"))
+        make = partial(_make_detector, worker)
+        reports = score_on_ray(
+            make, jobs, options, args.output, count=args.jobs, cpus=worker.threads, gpus=share, address=args.ray_address
+        )
+    elif count > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        worker = _worker_options(args, max(1, cores // count))
+        reports = share_out(LocalWorkers(partial(_make_detector, worker), options), jobs, count)
+    else:
+        detector = _make_detector(args)
+        reports = (run_job(detector, job, options) for job in jobs)
+    failures = 0
+    several = count > 1 or args.runner == "ray"  # else each input has a bar of its own
+    with closing(reports), _bar(len(jobs), several and not args.quiet) as bar:
+        for report in reports:
+            bar.clear()
+            for complaint in report.complaints:
+                print(complaint, file=sys.stderr)
+            if report.said:
+                print(report.said)
+            failures += report.failures
+            bar.update()
+    return 1 if failures else 0
 
 
-def _check_usage(args: argparse.Namespace, inputs: Sequence[str], single: bool) -> None:
+def _worker_options(args: argparse.Namespace, share: int) -> argparse.Namespace:
+    """The options of one of several workers: its share of the threads, and no progress bar of its own."""
+    threads = share if args.threads is None else args.threads
+    return argparse.Namespace(**{**vars(args), "threads": threads, "quiet": True, "run": None})
+
+
+def _bar(total: int, shown: bool) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="input", disable=not shown)
+
+
+def _check_usage(args: argparse.Namespace, inputs: Sequence[str]) -> None:
     """Options that do not apply are refused rather than passed over."""
+    from pyfau.jobs import CAMERA, is_table
     from pyfau.video import is_folder
 
+    single, ray = is_table(args.output), args.runner == "ray"
     if single and len(inputs) != 1:
         raise OptionError(f"{len(inputs)} inputs need a folder as --output, got the file {args.output}")
     if (
@@ -274,82 +279,19 @@ def _check_usage(args: argparse.Namespace, inputs: Sequence[str], single: bool) 
         raise OptionError(f"--format is for the tables in a folder; --output {args.output} says what it is")
     if (args.fps is not None or args.independent) and not any(is_folder(text) for text in inputs):
         raise OptionError("--fps and --independent are for folders of pictures, and no input is one")
-    if args.seconds is not None and not any(text.startswith(_CAMERA) for text in inputs):
+    cameras = [text for text in inputs if text.startswith(CAMERA)]
+    if args.seconds is not None and not cameras:
         raise OptionError("--seconds is for a camera, and no input is one")
-
-
-def _detect_one(
-    detector: AUDetector, source: str, table: Path, overlay: Path | None, args: argparse.Namespace
-) -> AUResult:
-    from pyfau.video import is_folder, is_picture
-
-    path = Path(source)
-    if source.startswith(_CAMERA):
-        index = int(source.removeprefix(_CAMERA))
-        return detector.detect_camera(index, seconds=args.seconds, save=table, overlay=overlay)
-    if is_folder(path):
-        return detector.detect_images(path, fps=args.fps, independent=args.independent, save=table, overlay=overlay)
-    if is_picture(path):
-        return detector.detect_image(path, save=table, overlay=overlay)
-    return detector.detect_video(path, save=table, overlay=overlay)
-
-
-def _expand(inputs: Sequence[str]) -> list[str]:
-    """Globs and folders of videos to single inputs. What does not exist stays, to be reported as failed."""
-    from pyfau.video import is_folder, is_picture, is_video, natural_key
-
-    found: list[str] = []
-    for text in inputs:
-        if not text:
-            raise OptionError("an input is empty text")
-        if text.isascii() and text.isdigit() and not Path(text).exists():
-            found.append(f"{_CAMERA}{text}")
-            continue
-        if text.startswith(_CAMERA):
-            number = text.removeprefix(_CAMERA)
-            if not (number.isascii() and number.isdigit()):
-                raise OptionError(f"a camera is given as camera:NUMBER, got {text!r}")
-            found.append(text)
-            continue
-        # Not pathlib, which knows no absolute patterns and raises for names that are too long.
-        globbed = [] if os.path.exists(text) else glob.glob(text, recursive=True)  # noqa: PTH110, PTH207
-        matches = sorted(globbed, key=natural_key)
-        for match in matches or [text]:
-            path = Path(match)
-            if not is_folder(path):
-                found.append(match)
-                continue
-            files = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
-            videos = [str(p) for p in files if p.is_file() and is_video(p)]
-            if not videos or any(is_picture(p) for p in files):
-                found.append(match)
-            found += videos
-    unique: dict[str, str] = {}
-    for text in found:  # one file that is named in several ways is one input
-        unique.setdefault(text if text.startswith(_CAMERA) else os.path.realpath(text), text)
-    return list(unique.values())
-
-
-def _table_names(inputs: Sequence[str]) -> list[str]:
-    """A file name without suffix for each input, all different."""
-    from pyfau.video import is_folder
-
-    names: list[str] = []
-    taken: set[str] = set()  # without case, which some file systems do not know
-    for text in inputs:
-        path = Path(text)
-        if text.startswith(_CAMERA):
-            name = text.replace(":", "")
-        else:
-            name = (path.resolve().name if is_folder(path) else path.stem) or "input"
-        if name.casefold() in taken and not text.startswith(_CAMERA):
-            name = path.name.replace(".", "_")  # clip.mp4 beside clip.avi
-        unique, count = name, 2
-        while unique.casefold() in taken:
-            unique, count = f"{name}-{count}", count + 1
-        names.append(unique)
-        taken.add(unique.casefold())
-    return names
+    if args.jobs is not None and args.jobs < 1:
+        raise OptionError(f"--jobs must be at least 1, got {args.jobs}")
+    if cameras and (ray or (args.jobs or 1) > 1):
+        raise OptionError(f"--jobs and --runner ray are for files; score {cameras[0]} by itself")
+    if ray and (single or args.format == "csv"):
+        raise OptionError(f"--runner ray writes a folder of Parquet files, got --output {args.output}")
+    if not ray and (args.gpu_share is not None or args.ray_address is not None):
+        raise OptionError("--gpu-share and --ray-address are for --runner ray")
+    if args.gpu_share is not None and not 0 <= args.gpu_share <= 64:
+        raise OptionError(f"--gpu-share must be a number of GPUs, such as 1 or 0.5, got {args.gpu_share}")
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -156,7 +156,14 @@ class AUDetector:
         """What decides about the scores, as it stands in the metadata of every result; not the device."""
         return {key: value for key, value in self._metadata.items() if key not in ("device", "model_origin")}
 
-    def detect_video(self, path: StrPath, *, save: StrPath | None = None, overlay: StrPath | None = None) -> AUResult:
+    def detect_video(
+        self,
+        path: StrPath,
+        *,
+        save: StrPath | None = None,
+        overlay: StrPath | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AUResult:
         """Score a video file.
 
         Args:
@@ -164,6 +171,8 @@ class AUDetector:
             save: Also write the rows to this .csv or .parquet file while the work runs. What has been written of a CSV
                 survives a kill; a Parquet file comes into being when it is closed, which Ctrl-C and errors do too.
             overlay: Also write a video with boxes, landmarks and active AUs to this file.
+            metadata: Added to the metadata of the result, or in the place of what is there under the same names, such
+                as the `source` of a copy. It must be expressible in JSON.
 
         Returns:
             One row per frame and face; a frame without a face is a row with `success` False.
@@ -171,7 +180,7 @@ class AUDetector:
         Raises:
             MediaError: Missing, empty, or not a video.
         """
-        return self._run(read_video(path), save, overlay)
+        return self._run(read_video(path), save, overlay, metadata=metadata)
 
     def detect_camera(
         self,
@@ -216,7 +225,14 @@ class AUDetector:
         """
         return self._run(read_images(source, fps=fps), save, overlay, independent=independent)
 
-    def detect_image(self, picture: Any, *, save: StrPath | None = None, overlay: StrPath | None = None) -> AUResult:
+    def detect_image(
+        self,
+        picture: Any,
+        *,
+        save: StrPath | None = None,
+        overlay: StrPath | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AUResult:
         """Score one picture.
 
         Args:
@@ -224,6 +240,7 @@ class AUDetector:
                 images are converted.
             save: Also write the rows to this .csv or .parquet file.
             overlay: Also write the picture with boxes, landmarks and active AUs to this .png or .jpg file.
+            metadata: As in `detect_video`.
 
         Returns:
             One row a face, or one row with `success` False.
@@ -237,17 +254,19 @@ class AUDetector:
             if output is not None and file is not None:
                 check_is_other(output, file)
         rgb = check_frame(picture) if file is None else read_picture(file)
-        metadata = self._metadata | {"source": file or "array", "fps": None, "independent": True}
+        record = self._metadata | {"source": file or "array", "fps": None, "independent": True}
         if file is not None:
-            metadata["input"] = file_record(file)
-        result = AUResult(self.aus, metadata, files=file is not None)
-        for _, rows in self._rows([Frame(0, math.nan, rgb, file)], independent=True):
+            record["input"] = file_record(file)
+        record |= metadata or {}
+        result = AUResult(self.aus, record, files=file is not None)
+        name = None if file is None else str(record["source"])
+        for _, rows in self._rows([Frame(0, math.nan, rgb, name)], independent=True):
             result.extend(rows)
         if overlay is not None:
             write_overlay_picture(overlay, draw_overlay(rgb, result))
-            metadata["overlay"] = file_record(overlay)
+            record["overlay"] = file_record(overlay)
         if save is not None:
-            with open_writer(save, self.aus, metadata, file is not None) as writer:
+            with open_writer(save, self.aus, record, file is not None) as writer:
                 writer.write(result)
         return result
 
@@ -311,13 +330,15 @@ class AUDetector:
         *,
         independent: bool = False,
         seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> AUResult:
         """Read to the end into a result, and into files on the way."""
         files = reader.kind == "images"
-        metadata = self._metadata | {"source": reader.name, "fps": reader.fps, "independent": independent}
+        record = self._metadata | {"source": reader.name, "fps": reader.fps, "independent": independent}
         if reader.kind == "video" or files:
-            metadata["input"] = file_record(reader.name)
-        result = AUResult(self.aus, metadata, files=files)
+            record["input"] = file_record(reader.name)
+        record |= metadata or {}
+        result = AUResult(self.aus, record, files=files)
         bar = tqdm(
             reader, total=reader.frame_count, unit="frame", desc=Path(reader.name).name, disable=not self._progress
         )
@@ -333,9 +354,9 @@ class AUDetector:
                 video = writer = None
                 if overlay is not None:
                     video = stack.enter_context(OverlayWriter(overlay, reader.fps))
-                    metadata["overlay"] = {"path": file_record(overlay)["path"]}
+                    record["overlay"] = {"path": file_record(overlay)["path"]}
                 if save is not None:
-                    writer = stack.enter_context(open_writer(save, self.aus, metadata, files))
+                    writer = stack.enter_context(open_writer(save, self.aus, record, files))
                 batch_size = 1 if reader.kind == "camera" else None
                 pairs = self._rows(frames, keep=video is not None, independent=independent, batch_size=batch_size)
                 try:
