@@ -11,11 +11,12 @@ import logging
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau.errors import DependencyError, OptionError, PyfauError
-from pyfau.jobs import Job, JobOptions, Lost, Report, Scorer, share_out
+from pyfau.jobs import Job, JobOptions, Lost, Report, Scorer, is_uri, share_out
 
 if TYPE_CHECKING:
     from pyfau.detector import AUDetector
@@ -59,6 +60,7 @@ def score_on_ray(
         OptionError: The cluster has less room, or cannot be reached.
         PyfauError: A detector cannot be made.
     """
+    jobs = [_anywhere(job) for job in jobs]
     workers = _RayWorkers(make, options, cpus, gpus, address)
     try:
         count = min(workers.room(count), max(1, len(jobs)))
@@ -74,6 +76,13 @@ def score_on_ray(
                 yield report
 
     return reports()
+
+
+def _anywhere(job: Job) -> Job:
+    """The job with paths that do not depend on where a worker stands."""
+    source = job.source if is_uri(job.source) else str(Path(job.source).absolute())
+    overlay = job.overlay and job.overlay.absolute()
+    return replace(job, source=source, table=job.table.absolute(), overlay=overlay)
 
 
 class _RayWorkers:

@@ -1,0 +1,63 @@
+"""Peak memory of long videos against short ones, for each way of scoring them.
+
+    pip install imageio-ffmpeg
+    python benchmarks/memory.py --minutes 1 30
+
+A 720p H.264 clip with one face is looped without encoding it again; every measurement is a process of its own. The
+peak is that of the resident set, as the system counts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from clips import loop_clip, make_clip, use_cores
+
+WAYS = {
+    "iter_video": "for row in AUDetector(device='cpu').iter_video(clip): rows += 1",
+    "detect_video(save=...)": "rows = len(AUDetector(device='cpu').detect_video(clip, save=folder + '/a.csv'))",
+    "detect_video(overlay=...)": "rows = len(AUDetector(device='cpu').detect_video(clip, overlay=folder + '/a.mp4'))",
+    "pyfau detect": "from pyfau.cli import main; main(['detect', clip, '-o', folder + '/b.csv', '--quiet'])",
+}
+PROGRAM = """
+import resource, sys
+import cv2, torch
+torch.set_num_threads(1); cv2.setNumThreads(1)
+from pyfau import AUDetector
+clip, folder, rows = sys.argv[1], sys.argv[2], 0
+{way}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def peak(way: str, clip: Path, folder: Path) -> float:
+    """In MiB."""
+    command = [sys.executable, "-c", PROGRAM.format(way=WAYS[way]), str(clip), str(folder)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, nargs=2, default=(1.0, 30.0))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    args = parser.parse_args()
+    use_cores(1)
+    with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
+        folder = Path(name)
+        clip = make_clip(folder / "clip.mp4")
+        clips = [loop_clip(clip, folder / f"{minutes:g}.mp4", minutes) for minutes in args.minutes]
+        for way in args.ways:
+            started = time.monotonic()
+            short, long = (peak(way, looped, folder) for looped in clips)
+            minutes = " and ".join(f"{m:g}" for m in args.minutes)
+            print(f"{way}: {minutes} minutes: {short:.0f} and {long:.0f}, {long - short:+.0f}", flush=True)
+            print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
