@@ -223,7 +223,14 @@ def test_the_input_of_a_killed_process_is_tried_again(media: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("SIGINT", 130),
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+        pytest.param("SIGKILL", -9, marks=pytest.mark.slow),
+    ],
+)
 def test_an_end_leaves_valid_tables_and_no_processes(media: Path, tmp_path: Path, name: str, status: int) -> None:
     long_clips(media, tmp_path / "clips", 2)
     out = tmp_path / "out"
@@ -238,7 +245,10 @@ def test_an_end_leaves_valid_tables_and_no_processes(media: Path, tmp_path: Path
         task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         children = [Path("/proc") / pid for pid in task.read_text().split()]
         assert len(children) >= 2
-        os.killpg(process.pid, getattr(signal, name))  # as a terminal does: to all of them
+        if name == "SIGKILL":
+            process.kill()
+        else:
+            os.killpg(process.pid, getattr(signal, name))  # as a terminal does: to all of them
         _, complaint = process.communicate(timeout=60)
     finally:
         process.kill()
