@@ -87,7 +87,7 @@ class FaceTracker:
         self._max_faces = max_faces
         self._max_gap = max_gap
         self._detect: Callable[..., list[Face]] = aligner.detect
-        self._takes_known = "known" in inspect.signature(aligner.detect).parameters
+        self._takes_known = _takes_known(aligner)
         self._tracks: list[_Track] = []
         self._next_id = 0
         self._since_search = detect_every
@@ -170,6 +170,14 @@ class FaceTracker:
                 break  # lost faces keep their place until their gap is over
             self._tracks.append(_Track(self._next_id, face, face.box_xyxy))
             self._next_id += 1
+
+
+def _takes_known(aligner: Aligner) -> bool:
+    """Whether `detect` can be told what is followed already; see `pyfau.aligners.Aligner.detect`."""
+    try:
+        return "known" in inspect.signature(aligner.detect).parameters
+    except (TypeError, ValueError):  # what is not written in Python may have no signature
+        return False
 
 
 def _usable(face: Face) -> bool:

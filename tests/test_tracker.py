@@ -382,3 +382,22 @@ def test_faces_far_apart_are_never_confused(
         assert len(set(lanes_seen)) == len(lanes_seen)  # no two tracks hold one face
         for tracked, lane in zip(update.faces, lanes_seen, strict=True):
             assert lane_of.setdefault(tracked.face_id, lane) == lane
+
+
+def test_a_search_is_told_what_is_followed_already() -> None:
+    told: list[list[FloatArray]] = []
+
+    class Asking:
+        def detect(self, rgb: UInt8Array, known: Sequence[FloatArray] = ()) -> list[Face]:
+            told.append(list(known))
+            return [face((10, 10, 50)), face((100, 10, 50))]
+
+        def refine(self, rgb: UInt8Array, boxes: Sequence[FloatArray]) -> list[Face]:
+            return [face((10, 10, 50)), face((100, 10, 50), 0.1)][: len(boxes)]
+
+    tracker = FaceTracker(Asking(), detect_every=2)
+    picture = np.zeros((200, 200, 3), np.uint8)
+    for _ in range(2):
+        assert [tracked.face_id for tracked in tracker.update(picture).faces] == [0, 1]
+    assert told[0] == []
+    np.testing.assert_array_equal(told[1], [face((10, 10, 50)).box_xyxy])  # the other one was lost
