@@ -315,9 +315,10 @@ def test_parquet_takes_its_name_only_when_closed(tmp_path: Path):
 
 
 _CHILD = """
-import sys
+import signal, sys
 from test_result import AUS, face_row
 from pyfau.result import CSVWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background have inherited as ignored
 with CSVWriter(sys.argv[1], AUS, {"source": "x"}) as writer:
     for i in range(10**9):
         writer.write([face_row(i), face_row(i, 1)])

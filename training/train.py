@@ -2,17 +2,18 @@ r"""Step 2: train mdhr-lite.
 
     python training/train.py --data ../runs/data --out ../runs/lite
 
-Two stages. "frames": single crops, so that backbone, regions and heads learn what each action unit looks like; the
-dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "windows": 16 frames of
-clips, of rendered people and of stills under a moving camera; the backbone rests, everything behind it learns.
+Three stages. "mixed": single crops of all sources, so that backbone, regions and heads learn what each action unit
+looks like; the dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "frames": the
+same, with most of the weight on real faces. "windows": 16 frames of clips, of rendered people and of stills under a
+moving camera; the backbone rests, everything behind it learns.
 
-Ablations of the second stage, all from the same first one:
+Ablations of the last stage, all from the same second one:
 
     python training/train.py --data ../runs/data --out ../runs/no-dynamics --start ../runs/lite/frames.pt \
         --without dynamics --window-steps 300
 
-Writes checkpoint.pt (resumed from when it is there), log.jsonl, frames.pt (the network after the first stage: the
-single-frame ablation) and, at the end, final.pt, all with averaged weights.
+Writes checkpoint.pt (resumed from when it is there), log.jsonl, mixed.pt and frames.pt (the network after the
+first two stages; the latter is the single-frame ablation) and, at the end, final.pt, all with averaged weights.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,19 +59,34 @@ CONFIG = MDHRConfig(
     head="logistic",
     source="trained by training/train.py",
 )
-# How far a label of a rendered face counts. By some names the teacher and the renderer mean different things: real
-# faces come first there. AU6 and AU9 are known exactly from rendered faces alone.
-RENDERED = {7: 0.4, 14: 0.4, 15: 0.4, 17: 0.4, 23: 0.4, 24: 0.4, 6: 1.0, 9: 1.0}
-RENDERED_DEFAULT = 0.7
+# By some names the teacher and the renderer mean different things: real faces come first there. AU6 and AU9 are known
+# exactly from rendered faces alone.
+DISPUTED = (7, 14, 15, 17, 23, 24)
+DRAWN_ALONE = (6, 9)
 PROXY = 0.5  # and how far the stand-ins for AU6 and AU9 on real faces do
 ACTIVE = 0.35  # a target over it counts as active in the region classes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The settings of a stage."""
+
+    counts: dict[str, int]
+    length: int
+    rate: float
+    disputed: float
+    drawn: float
+
+
 STAGES = {
-    # sequences of each source in a batch, length, highest learning rate
-    "frames": {"batch": {"faces": 56, "clips": 12, "rendered": 28}, "length": 1, "lr": 3e-3},
-    "windows": {"batch": {"faces": 3, "clips": 6, "rendered": 4}, "length": 16, "lr": 1e-3},
+    # sequences of each source in a batch, length, highest learning rate, and how far a label of a rendered face counts:
+    # a disputed one, and any other but AU6 and AU9
+    "mixed": Stage({"faces": 56, "clips": 12, "rendered": 28}, 1, 3e-3, 0.4, 0.7),
+    "frames": Stage({"faces": 62, "clips": 16, "rendered": 18}, 1, 1.5e-3, 0.0, 0.15),
+    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.15),
 }
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
-REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.1, 0.5, 2.0
+REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.2, 0.5, 2.0
 
 
 class Trainee(nn.Module):
@@ -88,13 +105,13 @@ class Trainee(nn.Module):
         self.shapes = nn.Linear(16 * TOKENS, SHAPES)
         self.points = nn.Linear(16 * TOKENS, 2 * POINTS)
 
-    def forward(self, x: Tensor, stage: str) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """(B, T, 3, CROP, CROP) uint8 -> scores, region logits, blendshapes and points, all (B, T, ...)."""
         batch, length = x.shape[:2]
         net = self.mdhr
         pixels = (x.flatten(0, 1).float() - net.mean) / net.std
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        if stage == "frames":
+        if length == 1:
             _, tokens = net.backbone(pixels)
             static = net.static(tokens)
             scores, logits = net.relate_tokens(static.unflatten(0, (batch, length)))
@@ -146,15 +163,15 @@ def pad_ends(features: FrameFeatures) -> FrameFeatures:
     return FrameFeatures(repeat(features.static), repeat(features.dynamic))
 
 
-def label_weights(counts: dict[str, int]) -> Tensor:
+def label_weights(stage: Stage) -> Tensor:
     """(B, 1, N) how far each label of a batch counts."""
     rows = []
-    for name, count in counts.items():
+    for name, count in stage.counts.items():
         row = torch.ones(len(AUS))
         for i, au in enumerate(AUS):
-            if name == "rendered":
-                row[i] = RENDERED.get(au, RENDERED_DEFAULT)
-            elif au in (6, 9):
+            if name == "rendered" and au not in DRAWN_ALONE:
+                row[i] = stage.disputed if au in DISPUTED else stage.drawn
+            elif name != "rendered" and au in DRAWN_ALONE:
                 row[i] = PROXY
         rows.append(row.expand(count, 1, -1))
     return torch.cat(rows)
@@ -176,9 +193,9 @@ def masked_mean(error: Tensor, known: Tensor) -> Tensor:
     return (error * known).sum() / known.sum().clamp_min(1)
 
 
-def loss_of(trainee: Trainee, batch: Batch, counts: dict[str, int], weights: Tensor, stage: str) -> tuple[Tensor, dict]:
+def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tuple[Tensor, dict]:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores, logits, shapes, points = trainee(batch.crops, stage)
+        scores, logits, shapes, points = trainee(batch.crops)
     known = ~batch.targets.isnan()
     y = batch.targets.nan_to_num(0.0)
     s = scores.float().clamp(1e-4, 1 - 1e-4)
@@ -194,12 +211,12 @@ def loss_of(trainee: Trainee, batch: Batch, counts: dict[str, int], weights: Ten
             region_loss = region_loss + F.cross_entropy(logit[usable].float(), classes[usable])
     losses["region"] = REGION_LOSS * region_loss
     agreement, start = torch.zeros(()), 0
-    for count in counts.values():  # within each source; over windows also within each window
+    for count in stage.counts.values():  # within each source; over windows also within each window
         mine = slice(start, start + count)
         agreement = agreement + disagreement(s[mine].flatten(0, 1), y[mine].flatten(0, 1), weights[mine].flatten(0, 1))
         start += count
     losses["agreement"] = AGREEMENT_LOSS * agreement
-    if stage == "windows":
+    if stage.length > 1:
         total = weights.sum(1, keepdim=True).clamp_min(1e-6)
         s_own, y_own = (v - (v * weights).sum(1, keepdim=True) / total for v in (s, y))
         # deviations are small: enlarged, so that their variances count
@@ -216,11 +233,11 @@ def loss_of(trainee: Trainee, batch: Batch, counts: dict[str, int], weights: Ten
     return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
 
 
-def optimiser(trainee: Trainee, stage: str) -> torch.optim.AdamW:
+def optimiser(trainee: Trainee, stage: Stage) -> torch.optim.AdamW:
     named = [
         (n, p)
         for n, p in trainee.named_parameters()
-        if p.requires_grad and (stage == "frames" or not n.startswith("mdhr.backbone."))
+        if p.requires_grad and (stage.length == 1 or not n.startswith("mdhr.backbone."))
     ]
     decayed = [p for n, p in named if p.ndim > 1]
     plain = [p for n, p in named if p.ndim <= 1]
@@ -231,9 +248,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--frame-steps", type=int, default=3000)
-    parser.add_argument("--window-steps", type=int, default=1500)
-    parser.add_argument("--start", type=Path, help="frames.pt of another run: skip the first stage")
+    parser.add_argument("--mixed-steps", type=int, default=3200)
+    parser.add_argument("--frame-steps", type=int, default=1400)
+    parser.add_argument("--window-steps", type=int, default=300)
+    parser.add_argument("--start", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the second stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
@@ -247,7 +265,6 @@ def main() -> None:
     config = dataclasses.replace(CONFIG, head=args.head)
     trainee = Trainee(config).to(memory_format=torch.channels_last)
     if args.start:
-        args.frame_steps = 0
         learnt = torch.load(args.start, weights_only=True)["state"]
         if args.head != CONFIG.head:  # another head begins anew
             learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
@@ -264,36 +281,36 @@ def main() -> None:
     done = 0 if state is None else state["step"]
     log = (args.out / "log.jsonl").open("a")
     started, begun_at = time.time(), done
-    first = args.frame_steps
-    for stage, steps in (("frames", range(first)), ("windows", range(first, first + args.window_steps))):
-        if done >= steps.stop:
+    ends = np.cumsum([args.mixed_steps, args.frame_steps, args.window_steps]).tolist()
+    for (name, stage), first, end in zip(STAGES.items(), [0, *ends], ends, strict=False):
+        steps = range(first, end)
+        if done >= end:
             continue
-        settings = STAGES[stage]
-        counts = settings["batch"]
-        weights = label_weights(counts)
+        single = stage.length == 1
+        weights = label_weights(stage)
         adam = optimiser(trainee, stage)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            adam, max_lr=settings["lr"], total_steps=len(steps) + 1, pct_start=0.15 if stage == "frames" else 0.1
+            adam, max_lr=stage.rate, total_steps=len(steps) + 1, pct_start=0.15 if single else 0.1
         )
         if state is not None and done > steps.start:
             adam.load_state_dict(state["adam"])
             schedule.load_state_dict(state["schedule"])
-        elif stage == "windows" and not args.start:
+        elif first > 0:
             trainee.load_state_dict(averaged.module.state_dict())  # from the average, whose batch norms suit it
         todo = range(max(done, steps.start), steps.stop)
         batches = DataLoader(
-            Batches(sources, counts, settings["length"], todo, args.seed),
+            Batches(sources, stage.counts, stage.length, todo, args.seed),
             batch_size=None,
             num_workers=args.workers,
             prefetch_factor=4 if args.workers else None,
         )
         recent: list[dict] = []
         for step, batch in zip(todo, batches, strict=True):
-            if stage == "frames":
+            if single:
                 trainee.train()
             else:
                 trainee.rest_backbone()
-            loss, parts = loss_of(trainee, batch, counts, weights, stage)
+            loss, parts = loss_of(trainee, batch, stage, weights)
             adam.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
@@ -306,14 +323,16 @@ def main() -> None:
             if done % 50 == 0 or last:
                 record = {
                     "step": done,
-                    "stage": stage,
+                    "stage": name,
                     **{k: round(float(np.mean([r[k] for r in recent])), 5) for k in parts},
                     "s": round(time.time() - started),
                     "s_a_step": round((time.time() - started) / (done - begun_at), 3),
                 }
                 if done % 500 == 0 or last:
                     model = averaged.module.mdhr
-                    record["validation"] = report(model, args.data, "validation", mode=stage)["summary"]
+                    record["validation"] = report(
+                        model, args.data, "validation", mode="frames" if single else "windows"
+                    )["judged"]
                     torch.save(
                         {
                             "model": trainee.state_dict(),
@@ -328,8 +347,8 @@ def main() -> None:
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 print(record, flush=True)
-        name = "frames.pt" if stage == "frames" else "final.pt"
-        torch.save({"config": config.to_json(), "state": averaged.module.mdhr.state_dict()}, args.out / name)
+        file = args.out / f"{'final' if name == 'windows' else name}.pt"
+        torch.save({"config": config.to_json(), "state": averaged.module.mdhr.state_dict()}, file)
 
 
 if __name__ == "__main__":
