@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pyfau.errors import InputError
 from pyfau.models.backbones import build_backbone
 from pyfau.models.config import GRID, MDHRConfig
+from pyfau.models.packed import PackedLinear, project, scale_and_shift
 from pyfau.types import UInt8Array
 
 TOKENS = GRID * GRID
@@ -78,6 +79,8 @@ class LinearBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
+        if isinstance(self.linear, PackedLinear):  # the norm is folded into it
+            return project(self.linear, x, "relu")
         return F.relu(self.norm(self.linear(x)))
 
 
@@ -89,12 +92,23 @@ class PatchProjection(nn.Module):
         self.kernel = kernel
         conv = nn.Conv2d(inputs, outputs, kernel)  # for its usual initialisation
         self.weight, self.bias = nn.Parameter(conv.weight.detach()), nn.Parameter(conv.bias.detach())  # type: ignore[union-attr]
+        self.packed: PackedLinear | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(F, C, 7 k, 7 k) -> (F, 49, outputs)."""
         k = self.kernel
-        patches = x.unflatten(3, (GRID, k)).unflatten(2, (GRID, k)).permute(0, 2, 4, 1, 3, 5)
-        return F.linear(patches.reshape(len(x), TOKENS, -1), self.weight.flatten(1))
+        # Channels innermost: of a channels_last picture, k pixels of a patch lie together.
+        patches = x.permute(0, 2, 3, 1).unflatten(2, (GRID, k)).unflatten(1, (GRID, k)).transpose(2, 3)
+        rows = patches.reshape(len(x), TOKENS, -1)
+        return self.packed(rows) if self.packed is not None else F.linear(rows, self._matrix())  # type: ignore[no-any-return]
+
+    def pack(self) -> None:
+        """Keep the weight in oneDNN's order alone; see `pyfau.models.packed`."""
+        self.packed = PackedLinear(self._matrix(), None)
+        del self.weight
+
+    def _matrix(self) -> Tensor:
+        return self.weight.permute(0, 2, 3, 1).flatten(1)  # a view of a channels_last weight
 
 
 class FacialDynamics(nn.Module):
@@ -118,23 +132,50 @@ class FacialDynamics(nn.Module):
     def forward(self, dynamic: Tensor, context: Context) -> Tensor:
         """(B, T, 4, 49, C) -> (B, T or T - 10, 49, D)."""
         pooled = []
-        for i, (projection, norm) in enumerate(zip(self.projections, self.norms, strict=True)):
-            frames = dynamic[:, :, i]
-            bias: Tensor = projection.bias  # type: ignore[assignment]
-            # A single frame has no differences, and batch norm takes no empty batch.
-            change = F.relu(norm(frames.diff(dim=1) + bias)) if frames.shape[1] > 1 else frames[:, :0]
+        for i in range(len(_KERNELS)):
+            change = self.change(dynamic[:, :, i], i)
             if context == "clip":
                 change = F.pad(change, (0, 0, 0, 0, POOL // 2, POOL // 2))
-            # The sum of ten neighbours from sums of two, four and eight.
-            two = change[:, :-1] + change[:, 1:]
-            four = two[:, :-2] + two[:, 2:]
-            eight = four[:, :-4] + four[:, 4:]
-            pooled.append((eight[:, :-2] + two[:, 8:]) / POOL)
+            pooled.append(self.pool(change))
+        return self.mix(pooled)
+
+    def change(self, frames: Tensor, scale: int) -> Tensor:
+        """What changes from frame to frame at one scale: (B, T, 49, C) -> (B, T - 1, 49, C) float32."""
+        frames = frames.float()
+        if frames.shape[1] == 1:  # it has no differences, and batch norm takes no empty batch
+            return frames[:, :0]
+        bias: Tensor = self.projections[scale].bias  # type: ignore[assignment]
+        difference = torch.sub(frames[:, 1:], frames[:, :-1]).add_(bias)
+        return F.relu(self.norms[scale](difference), inplace=True)
+
+    @staticmethod
+    def pool(change: Tensor) -> Tensor:
+        """Means of ten neighbours: (B, T, 49, C) -> (B, T - 9, 49, C)."""
+        # Their sums from sums of two, four and eight.
+        two = change[:, :-1] + change[:, 1:]
+        four = two[:, :-2] + two[:, 2:]
+        eight = four[:, :-4] + four[:, 4:]
+        return (eight[:, :-2] + two[:, 8:]) / POOL
+
+    def mix(self, pooled: Sequence[Tensor]) -> Tensor:
+        """Four of (B, T, 49, C) -> (B, T, 49, D)."""
         hints = [block(x) for block, x in zip(self.weight_blocks, pooled, strict=True)]
-        weights = self.weight(torch.cat(hints, dim=-1)).softmax(dim=-1)  # (B, T, 49, 4)
-        mixed = sum(weights[..., i, None] * x for i, x in enumerate(pooled))
+        weights = project(self.weight, torch.cat(hints, dim=-1)).softmax(dim=-1)  # (B, T, 49, 4)
+        mixed = weights[..., :1] * pooled[0]
+        for i, x in enumerate(pooled[1:], start=1):
+            mixed = torch.addcmul(mixed, weights[..., i, None], x)
         out: Tensor = self.output(mixed)
         return out
+
+    def fold(self) -> None:
+        """Multiply the batch norms of the differences into the projections."""
+        for i, projection in enumerate(self.projections):
+            assert isinstance(projection, PatchProjection)
+            scale, shift = scale_and_shift(self.norms[i])
+            weight, bias = projection.weight, projection.bias
+            projection.weight = nn.Parameter((weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), False)
+            projection.bias = nn.Parameter((bias.double() * scale + shift).to(bias.dtype), False)
+            self.norms[i] = nn.Identity()
 
 
 class RegionRelations(nn.Module):
@@ -154,7 +195,7 @@ class RegionRelations(nn.Module):
         own = tokens.unflatten(1, (GRID, GRID))[:, self.rows].flatten(1, 2)
         own = self.projection(own)
         features = self.au_blocks(own).mean(dim=1).unflatten(1, (self.aus, -1))
-        return features, self.head(own.mean(dim=1))
+        return features, project(self.head, own.mean(dim=1))
 
 
 class CrossRegionRelations(nn.Module):
@@ -163,6 +204,7 @@ class CrossRegionRelations(nn.Module):
     other_group: Tensor
     own: Tensor
     order: Tensor
+    bits: Tensor
 
     def __init__(self, config: MDHRConfig) -> None:
         super().__init__()
@@ -175,19 +217,18 @@ class CrossRegionRelations(nn.Module):
         self.register_buffer("other_group", group[:, None] != group[None, :], persistent=False)
         self.register_buffer("own", torch.eye(len(config.aus), dtype=torch.bool), persistent=False)
         self.register_buffer("order", torch.tensor(config.group_order), persistent=False)
+        most = max(len(region.aus) for region in config.regions)
+        bits = torch.arange(2**most)[:, None] >> torch.arange(most - 1, -1, -1) & 1  # of a class, as a table
+        self.register_buffer("bits", bits.bool(), persistent=False)
 
     def active(self, logits: Sequence[Tensor]) -> Tensor:
         """Region logits (F, 2^n) each -> (F, N) bool: the AUs that the most likely class of each region names."""
-        bits = []
-        for region in logits:
-            count = region.shape[-1].bit_length() - 1
-            shifts = torch.arange(count - 1, -1, -1, device=region.device)
-            bits.append(region.argmax(dim=-1, keepdim=True) >> shifts & 1)
-        return torch.cat(bits, dim=-1)[:, self.order].bool()
+        bits = [self.bits[region.argmax(dim=-1), -(region.shape[-1].bit_length() - 1) :] for region in logits]
+        return torch.cat(bits, dim=-1)[:, self.order]
 
     def forward(self, x: Tensor, active: Tensor) -> Tensor:
         """(F, N, D), (F, N) -> (F, N, D)."""
-        h = self.linear(x)
+        h = project(self.linear, x)
         score = F.leaky_relu((h @ self.receiver)[:, :, None] + (h @ self.neighbour)[:, None, :], 0.2)
         edges = self.other_group & active[:, None, :] | self.own
         attention = score.masked_fill(~edges, -torch.inf).softmax(dim=-1)
@@ -213,6 +254,13 @@ class TemporalConvolution(nn.Module):
         y = self.bias + sum(x[:, k : k + frames] * w for k, w in enumerate(self.weight))
         return F.relu(self.norm(y.flatten(0, 1))).view(y.shape)
 
+    def fold(self) -> None:
+        """Multiply the batch norm into the convolution."""
+        scale, shift = (part[:, None] for part in scale_and_shift(self.norm))  # (N, 1)
+        self.weight = nn.Parameter((self.weight.double() * scale).to(self.weight.dtype), False)
+        self.bias = nn.Parameter((self.bias.double() * scale + shift).to(self.bias.dtype), False)
+        self.norm = nn.Identity()  # type: ignore[assignment]
+
 
 class MDHR(nn.Module):
     """Multi-scale dynamic and hierarchical relationship network (MDHR).
@@ -221,6 +269,8 @@ class MDHR(nn.Module):
 
     Attributes:
         config: What this network is.
+        encode_dtype: In which `encode` computes, and its features are; `relate` always computes in float32.
+        encode_frames: `encode` takes so many frames at a time.
     """
 
     mean: Tensor
@@ -231,6 +281,8 @@ class MDHR(nn.Module):
     def __init__(self, config: MDHRConfig) -> None:
         super().__init__()
         self.config = config
+        self.encode_dtype = torch.float32
+        self.encode_frames = 1 << 30
         self.backbone = build_backbone(config)
         self.static = LinearBlock(self.backbone.static_channels, config.width)
         self.dynamics = FacialDynamics(config, self.backbone.scale_channels)
@@ -283,8 +335,7 @@ class MDHR(nn.Module):
             InputError: Another shape or dtype.
         """
         self._check(x, 4, "(F, 3, {size}, {size})")
-        scales, tokens = self.backbone(x)
-        return FrameFeatures(self.static(tokens), self.dynamics.encode(scales))
+        return FrameFeatures.cat([self._encode(part) for part in x.to(self.encode_dtype).split(self.encode_frames)])
 
     def relate(self, features: FrameFeatures, context: Context = "clip") -> Tensor:
         """Everything that sees the window.
@@ -321,12 +372,15 @@ class MDHR(nn.Module):
     def relate_tokens(self, tokens: Tensor, context: Context = "clip") -> tuple[Tensor, list[Tensor]]:
         """The part of `relate_regions` behind the dynamics: (B, T, 49, D) tokens to scores and region logits."""
         windows = len(tokens)
-        tokens = tokens.flatten(0, 1)
-        parts, logits = zip(*(region(tokens) for region in self.regions), strict=True)
-        units = torch.cat(parts, dim=1)[:, self.cross_region.order]  # (F, N, D), AUs ascending
-        units = self.cross_region(units, self.cross_region.active(logits))
+        units, logits = self.relate_units(tokens.flatten(0, 1))
         units = self.temporal(units.unflatten(0, (windows, -1)), context)
         return self.classify(units), [x.unflatten(0, (windows, -1)) for x in logits]
+
+    def relate_units(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The regions of single frames: (F, 49, D) tokens -> units (F, N, D), AUs ascending, logits (F, 2^n) each."""
+        parts, logits = zip(*(region(tokens) for region in self.regions), strict=True)
+        units = torch.cat(parts, dim=1)[:, self.cross_region.order]
+        return self.cross_region(units, self.cross_region.active(logits)), list(logits)
 
     def classify(self, units: Tensor) -> Tensor:
         """Features of the action units (..., N, D) -> calibrated scores (..., N) in [0, 1]."""
@@ -353,6 +407,10 @@ class MDHR(nn.Module):
         """
         self._check(x, 5, "(B, T, 3, {size}, {size})")
         return self.relate(self.encode(x.flatten(0, 1)).unflatten(*x.shape[:2]))
+
+    def _encode(self, x: Tensor) -> FrameFeatures:
+        scales, tokens = self.backbone(x)
+        return FrameFeatures(self.static(tokens), self.dynamics.encode(scales))
 
     def _check(self, x: Tensor, ndim: int, expected: str) -> None:
         size = self.config.input_size

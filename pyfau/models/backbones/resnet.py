@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyfau.models.packed import convolve
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1, and a shortcut."""
@@ -23,10 +25,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(F, C, H, W) -> (F, 4 width, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        y = convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x))
+        shortcut = x if self.downsample is None else convolve(*self.downsample, x, relu=False)
+        return convolve(self.conv3, self.bn3, y, add=shortcut)
 
 
 class ResNet50(nn.Module):
@@ -48,7 +49,7 @@ class ResNet50(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `pyfau.models.backbones.Backbone`."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
+        x = F.max_pool2d(convolve(self.conv1, self.bn1, x), 3, 2, 1)
         scales = []
         for stage in ("layer1", "layer2", "layer3", "layer4"):
             x = self.get_submodule(stage)(x)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pyfau.models.packed import convolve
 
 
 class BasicBlock(nn.Module):
@@ -24,8 +25,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(F, C, H, W) -> (F, outputs, H / stride, W / stride)."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        shortcut = x if self.shortcut is None else convolve(*self.shortcut, x, relu=False)
+        return convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x), add=shortcut)
 
 
 class SmallNet(nn.Module):
@@ -53,7 +54,7 @@ class SmallNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `pyfau.models.backbones.Backbone`; x is (F, 3, 112, 112)."""
-        x = F.relu(self.stem_bn(self.stem(x)))
+        x = convolve(self.stem, self.stem_bn, x)
         scales = []
         for stage in self.stages:
             x = stage(x)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyfau.models.packed import project
+
 WINDOW = 7
 
 
@@ -56,14 +58,13 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(F * windows, 49, C), mask (windows, 49, 49) -> (F * windows, 49, C)."""
         windows, tokens, channels = x.shape
-        q, k, v = self.qkv(x).view(windows, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = project(self.qkv, x).view(windows, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
         if mask is not None:
             kinds = mask.shape[0]
             bias = (bias + mask.unsqueeze(1)).repeat(windows // kinds, 1, 1, 1)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        projected: Tensor = self.proj(y.transpose(1, 2).reshape(windows, tokens, channels))
-        return projected
+        return project(self.proj, y.transpose(1, 2).reshape(windows, tokens, channels))
 
 
 class MLP(nn.Module):
@@ -73,10 +74,9 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+    def forward(self, x: Tensor, add: Tensor) -> Tensor:
+        """(..., C) -> (..., C), with `add` of the same shape added."""
+        return project(self.fc2, project(self.fc1, x, "gelu"), add=add)
 
 
 class SwinBlock(nn.Module):
@@ -101,8 +101,8 @@ class SwinBlock(nn.Module):
         if self.shift:
             y = y.roll((self.shift, self.shift), (1, 2))
         x = x + y.reshape(frames, tokens, channels)
-        x = x + self.mlp(self.norm2(x))
-        return x
+        mixed: Tensor = self.mlp(self.norm2(x), add=x)
+        return mixed
 
 
 class PatchMerging(nn.Module):
@@ -119,8 +119,7 @@ class PatchMerging(nn.Module):
         half = self.side // 2
         # The neighbours are laid end to end in the order (row, column) (0,0) (1,0) (0,1) (1,1).
         y = x.view(len(x), half, 2, half, 2, -1).permute(0, 1, 3, 4, 2, 5).reshape(len(x), half * half, -1)
-        merged: Tensor = self.reduction(self.norm(y))
-        return merged
+        return project(self.reduction, self.norm(y))
 
 
 class SwinStage(nn.Module):

@@ -1,0 +1,142 @@
+"""Layers of an inference copy: batch norms folded away, and on a CPU oneDNN's own weights and fused activations.
+
+`convolve` and `project` are how the networks call their layers, packed or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ops = torch.ops.mkldnn
+_OPS = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight", "_reorder_linear_weight")
+
+
+class PackedConv(nn.Module):
+    """A convolution with its weights in oneDNN's order; sum and ReLU happen as it writes its output.
+
+    These are the operators that torch's own compiler calls for frozen networks; here they need no compiler.
+
+    Args:
+        conv: Convolution to take over.
+        shape: (F, C, H, W) of its inputs, on which the best order depends. Others are taken too, but slower.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d, shape: Sequence[int]) -> None:
+        super().__init__()
+        assert not isinstance(conv.padding, str)
+        self.steps = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self.register_buffer("weight", _ops._reorder_convolution_weight(conv.weight.detach(), *self.steps, shape))
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(F, C, H, W) -> the convolution, plus `add`, and ReLU of that."""
+        activation = "relu" if relu else "none"
+        if add is None:
+            y: Tensor = _ops._convolution_pointwise(x, self.weight, self.bias, *self.steps, activation, [], "")
+        else:
+            unary = "relu" if relu else None
+            y = _ops._convolution_pointwise.binary(
+                x, add, self.weight, self.bias, *self.steps, "add", None, unary, [], None
+            )
+        return y
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with its weights in oneDNN's order, which then also calculates the activation."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", _ops._reorder_linear_weight(weight.detach().contiguous()))
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def forward(self, x: Tensor, activation: str = "none", add: Tensor | None = None) -> Tensor:
+        """(..., inputs) -> (..., outputs); `activation` is "none", "relu" or "gelu" (the exact one)."""
+        if add is None:
+            y: Tensor = _ops._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
+        else:
+            y = _ops._linear_pointwise.binary(x, add, self.weight, self.bias, "add")
+        return y
+
+
+def convolve(conv: nn.Module, norm: nn.Module, x: Tensor, add: Tensor | None = None, relu: bool = True) -> Tensor:
+    """Convolution, batch norm, sum with a shortcut, ReLU."""
+    if isinstance(conv, PackedConv):
+        return conv(x, add, relu)  # type: ignore[no-any-return]
+    y: Tensor = norm(conv(x))
+    y = y if add is None else y + add
+    return F.relu(y, inplace=True) if relu else y
+
+
+def project(linear: nn.Module, x: Tensor, activation: str = "none", add: Tensor | None = None) -> Tensor:
+    """Linear layer with an activation ("none", "relu", "gelu") or, instead, a sum with a shortcut."""
+    if isinstance(linear, PackedLinear):
+        return linear(x, activation, add)  # type: ignore[no-any-return]
+    y: Tensor = linear(x)
+    if add is not None:
+        return y + add
+    return F.relu(y) if activation == "relu" else F.gelu(y) if activation == "gelu" else y
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a batch norm does to each channel in eval mode: x * scale + shift, (C,) float64 each."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Multiply each batch norm into the convolution or linear layer registered just before it."""
+    for module in network.modules():
+        for (_, layer), (name, norm) in pairwise(list(module.named_children())):
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and isinstance(layer, nn.Conv2d | nn.Linear):
+                scale, shift = scale_and_shift(norm)
+                bias = shift if layer.bias is None else layer.bias.detach().double() * scale + shift
+                shape = (-1,) + (1,) * (layer.weight.ndim - 1)
+                dtype = layer.weight.dtype
+                layer.weight = nn.Parameter((layer.weight.detach().double() * scale.view(shape)).to(dtype), False)
+                layer.bias = nn.Parameter(bias.to(dtype), False)
+                setattr(module, name, nn.Identity())
+
+
+def can_pack() -> bool:
+    """Whether this torch has oneDNN and the operators that `pack` uses."""
+    return torch.backends.mkldnn.is_available() and all(hasattr(_ops, name) for name in _OPS)
+
+
+@torch.no_grad()
+def pack(network: nn.Module, example: Tensor | None = None) -> None:
+    """Replace convolutions and linear layers by packed ones. For networks on a CPU, once their norms are folded.
+
+    Args:
+        network: Changed in place.
+        example: An input, to learn the sizes that the convolutions see; needed if there are any.
+    """
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes[conv] = tuple(inputs[0].shape)
+
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [conv.register_forward_pre_hook(note) for conv in convs]
+    if example is not None:
+        network(example)
+    for hook in hooks:
+        hook.remove()
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(module, name, PackedConv(child, shapes[child]))
+            elif isinstance(child, nn.Linear):
+                setattr(module, name, PackedLinear(child.weight, child.bias))
