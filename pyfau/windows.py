@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures
+from pyfau.models.stream import RelateStream
 from pyfau.types import FloatArray
 
 CLIP_LENGTH = 16
@@ -50,49 +52,71 @@ class ContinuousWindow(Generic[Key]):
     """
 
     def __init__(self, model: MDHR) -> None:
-        self._model = model
-        self._held: FrameFeatures | None = None  # the 7 frames before the next to be scored, and those after
+        self._stream = RelateStream(model)
+        self._last: FrameFeatures | None = None
         self._keys: deque[Key | None] = deque()  # of the frames not scored yet; None for filled ones
 
     def push(self, features: FrameFeatures, keys: Sequence[Key]) -> Scored[Key]:
         """See `Window.push`."""
         if not len(keys):
             return []
-        if self._held is None:
-            self._held = _repeat(features[:1], CONTEXT)
+        if self._last is None:
+            features = FrameFeatures.cat([_repeat(features[:1], CONTEXT), features])
         self._keys.extend(keys)
         return self._advance(features)
 
     def bridge(self, count: int) -> Scored[Key]:
         """See `Window.bridge`."""
-        if self._held is None or count <= 0:
+        if self._last is None or count <= 0:
             return []
         self._keys.extend([None] * count)
-        return self._advance(_repeat(self._held[-1:], count))
+        return self._advance(_repeat(self._last, count))
 
     def finish(self) -> Scored[Key]:
         """See `Window.finish`."""
-        if self._held is None:
+        if self._last is None:
             return []
-        scored = self._advance(_repeat(self._held[-1:], CONTEXT))
-        self._held = None
-        self._keys.clear()
+        scored = self._advance(_repeat(self._last, CONTEXT))
+        self._stream, self._last = RelateStream(self._stream.model), None
         return scored
 
     def _advance(self, features: FrameFeatures) -> Scored[Key]:
-        assert self._held is not None
-        frames = FrameFeatures.cat([self._held, features])
-        ready = len(frames) - 2 * CONTEXT
-        if ready <= 0:
-            self._held = frames
-            return []
-        # A copy, so that the frames no longer needed are freed.
-        self._held = FrameFeatures.cat([frames[ready:]])
-        keys = [self._keys.popleft() for _ in range(min(ready, len(self._keys)))]
-        if all(key is None for key in keys):
-            return []
-        scores = self._model.relate(frames.unflatten(1, len(frames)), "inner")[0]
-        return _report(keys, scores)
+        self._last = FrameFeatures.cat([features[-1:]])  # a copy, so that the others are freed
+        scores = self._stream.push(features)
+        return _report([self._keys.popleft() for _ in range(len(scores))], scores)
+
+
+class PromptWindow(Generic[Key]):
+    """As `ContinuousWindow`, but every frame is scored at once, from the frames so far: the newest stands in for the
+    7 that are to come. Its scores are those that the frame would have if the track ended with it.
+    """
+
+    def __init__(self, model: MDHR) -> None:
+        self._stream = RelateStream(model)
+        self._last: FrameFeatures | None = None
+
+    def push(self, features: FrameFeatures, keys: Sequence[Key]) -> Scored[Key]:
+        """See `Window.push`."""
+        if self._last is None and len(keys):
+            self._stream.push(_repeat(features[:1], CONTEXT))
+        scored: Scored[Key] = []
+        for i, key in enumerate(keys):
+            self._last = FrameFeatures.cat([features[i : i + 1]])
+            self._stream.push(self._last)
+            ahead = copy.copy(self._stream).push(_repeat(self._last, CONTEXT))
+            scored += _report([key], ahead[-1:])
+        return scored
+
+    def bridge(self, count: int) -> Scored[Key]:
+        """See `Window.bridge`."""
+        if self._last is not None and count > 0:
+            self._stream.push(_repeat(self._last, count))
+        return []
+
+    def finish(self) -> Scored[Key]:
+        """See `Window.finish`: nothing is left to score."""
+        self._stream, self._last = RelateStream(self._stream.model), None
+        return []
 
 
 class ClipWindow(Generic[Key]):
@@ -137,8 +161,9 @@ WINDOW_NAMES = ("continuous", "clips")
 
 
 def make_window(name: str, model: MDHR) -> Window[Key]:
-    """A window for a new track, by one of `WINDOW_NAMES`."""
-    return ClipWindow(model) if name == "clips" else ContinuousWindow(model)
+    """A window for a new track, by one of `WINDOW_NAMES` or "prompt" (continuous, without waiting)."""
+    kinds: dict[str, Callable[[MDHR], Window[Key]]] = {"clips": ClipWindow, "prompt": PromptWindow}
+    return kinds.get(name, ContinuousWindow)(model)
 
 
 def _repeat(frame: FrameFeatures, count: int) -> FrameFeatures:

@@ -1,0 +1,60 @@
+"""`MDHR.relate` of frames that keep coming: each costs its own work alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyfau.models.mdhr import POOL, TCN_KERNEL, MDHR, FrameFeatures
+
+
+class RelateStream:
+    """A window without an end. Frames get the scores that `relate` gives them with "inner" context.
+
+    Kept is what earlier frames leave to later ones, never the frames themselves. A copy (`copy.copy`) goes its own way.
+
+    Args:
+        model: The network.
+    """
+
+    def __init__(self, model: MDHR) -> None:
+        self.model = model
+        self._dynamic: Tensor | None = None  # (1, 4, 49, C) of the last frame
+        self._static: Tensor | None = None  # (at most 5, 49, D) of frames whose changes are not all known yet
+        self._changes: list[Tensor] = []  # (at most 9, 49, C) for each scale
+        self._units: Tensor | None = None  # (at most 4, N, D)
+        self._skip = POOL // 2  # frames at the start that get no units
+
+    def push(self, features: FrameFeatures) -> Tensor:
+        """Add frames.
+
+        Args:
+            features: (F, ...) of the F next frames, F at least 1.
+
+        Returns:
+            (F', N) scores that became final, in order: up to the 7th frame before the last, and none of the first 7.
+        """
+        model, dynamics = self.model, self.model.dynamics
+        dynamic, static = features.dynamic, features.static
+        skip, self._skip = self._skip, max(0, self._skip - len(static))
+        static = static[skip:]
+        if self._dynamic is not None and self._static is not None:
+            dynamic, static = torch.cat([self._dynamic, dynamic]), torch.cat([self._static, static])
+        changes = [dynamics.change(dynamic[None, :, i], i)[0] for i in range(dynamic.shape[1])]
+        if self._changes:
+            changes = [torch.cat(pair) for pair in zip(self._changes, changes, strict=True)]
+        # Copies of what is held, so that the rest is freed.
+        self._dynamic = dynamic[-1:].clone()
+        self._changes = [change[1 - POOL :].clone() for change in changes]
+        ready = max(0, len(changes[0]) - POOL + 1)
+        self._static = static[ready:].clone()
+        if not ready:
+            return static.new_empty(0, len(model.config.aus))
+        # A single mean is taken at once; pooling shares sums among several.
+        pooled = [change.mean(dim=0)[None, None] if ready == 1 else dynamics.pool(change[None]) for change in changes]
+        units = model.relate_units(dynamics.mix(pooled)[0] + static[:ready])[0]
+        units = units if self._units is None else torch.cat([self._units, units])
+        self._units = units[1 - TCN_KERNEL :].clone()
+        if len(units) < TCN_KERNEL:
+            return units.new_empty(0, len(model.config.aus))
+        return model.classify(model.temporal(units[None], "inner"))[0]
