@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.commands import convert, download, evaluate, publish, verify
+from pyfau.commands import convert, download, evaluate, export, publish, verify
 from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("name", nargs="?", metavar="NAME", help="a name of `pyfau models`, a directory or user/repo")
     info.set_defaults(run=_info)
 
-    for command in (convert, publish, download, verify, evaluate):
+    for command in (convert, publish, download, verify, evaluate, export):
         command.add_parser(commands)
     return parser
 
@@ -139,6 +139,12 @@ def _add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--revision", help="commit, tag or branch of a Hub repository")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
+    group.add_argument(
+        "--precision", default="auto", help="of the encoder: auto, float32, bfloat16, float16 (GPU) (default: auto)"
+    )
+    group.add_argument(
+        "--engine", default="auto", help="of the encoder: auto, torch, onnxruntime, openvino (default: auto)"
+    )
     group.add_argument("--aligner", default="mtcnn", help="mtcnn, fan, mediapipe, aligned (default: mtcnn)")
     group.add_argument(
         "--threshold", action="append", metavar="T or AU=T",
@@ -174,6 +180,8 @@ def _make_detector(args: argparse.Namespace) -> AUDetector:
         args.model,
         revision=args.revision,
         device=args.device,
+        precision=args.precision,
+        engine=args.engine,
         aligner=args.aligner,
         aligner_options=_aligner_options(args.aligner_option),
         threshold=_threshold(args.threshold),
@@ -333,7 +341,13 @@ def _info(args: argparse.Namespace) -> int:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    from pyfau.models.config import BACKBONES
+    from pyfau.models.engines import resolve_engine
+    from pyfau.models.inference import resolve_precision
     from pyfau.weights.store import resolve_device
+
+    device = resolve_device("auto")
+    precisions = ", ".join(f"{name} {resolve_precision('auto', device, name)}" for name in BACKBONES)
 
     def installed(package: str) -> str:
         try:
@@ -351,6 +365,8 @@ def _info(args: argparse.Namespace) -> int:
         "pillow",
         "pyarrow",
         "mediapipe",
+        "onnxruntime",
+        "openvino",
     )
     rows += [(package, installed(package)) for package in packages]
     rows += [
@@ -358,7 +374,9 @@ def _info(args: argparse.Namespace) -> int:
         ("cpu threads", torch.get_num_threads()),
         ("cuda devices", [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or "none"),
         ("mps", torch.backends.mps.is_available()),
-        ("device auto", resolve_device("auto")),
+        ("device auto", device),
+        ("precision auto", precisions.replace("torch.", "")),
+        ("engine auto", resolve_engine("auto")),
         ("hub cache", HF_HUB_CACHE),
         ("torch hub (fan)", torch.hub.get_dir()),
     ]

@@ -23,7 +23,8 @@ from pyfau import __version__
 from pyfau.aligners import Aligner, load_aligner
 from pyfau.crop import crop_face
 from pyfau.errors import OptionError, PyfauError
-from pyfau.models.mdhr import FrameFeatures
+from pyfau.models.inference import accelerate
+from pyfau.models.mdhr import CONTEXT, FrameFeatures
 from pyfau.overlay import OverlayWriter, check_is_other, draw_overlay, write_overlay_picture
 from pyfau.result import AUResult, open_writer
 from pyfau.tracker import FaceTracker, TrackedFace
@@ -63,6 +64,11 @@ class AUDetector:
             offline.
         revision: Commit, tag or branch, for a Hub repository.
         device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps", or a torch.device.
+        precision: How the encoder computes: "float32", "bfloat16", "float16" (GPU only), or "auto", which is bfloat16
+            on a CPU that multiplies it, for networks whose scores were found to stay close, and else float32. The
+            metadata of a result says which. See docs/performance.md.
+        engine: Who computes the encoder: "torch", "onnxruntime", "openvino" (both on the CPU, each with its extra
+            installed), or "auto", which is torch.
         aligner: How faces are found: "mtcnn" (embedded), "fan", "mediapipe", "aligned" (every picture is a crop
             already), or an object with `detect` and `refine`; see `pyfau.aligners`.
         aligner_options: Passed to the aligner's constructor.
@@ -79,7 +85,7 @@ class AUDetector:
         local_files_only: Do not ask the Hub; use what its cache holds.
 
     Attributes:
-        model: The network, a `pyfau.models.mdhr.MDHR` in eval mode.
+        model: The network, a `pyfau.models.mdhr.MDHR` that can only infer; `pyfau.load_model` gives the plain one.
         aus: Names of the scores, such as "AU12", in order.
         thresholds: (N,) float32.
 
@@ -95,6 +101,8 @@ class AUDetector:
         *,
         revision: str | None = None,
         device: str | torch.device = "auto",
+        precision: str = "auto",
+        engine: str = "auto",
         aligner: str | Aligner = "mtcnn",
         aligner_options: Mapping[str, Any] | None = None,
         threshold: Threshold | None = None,
@@ -119,6 +127,7 @@ class AUDetector:
             str(model), self._device, revision=revision, local_files_only=local_files_only, progress=progress
         )
         self.model = loaded.model
+        precision, engine = accelerate(self.model, precision, engine)
         self.aus = self.model.config.au_names
         self.thresholds = _thresholds(threshold, self.aus, self.model.config.thresholds)
         if not isinstance(aligner_options, Mapping | None):
@@ -146,6 +155,8 @@ class AUDetector:
             "max_gap": self._max_gap,
             "detect_every": self._detect_every,
             "max_faces": self._max_faces,
+            "precision": precision,
+            "engine": engine,
             "device": str(self._device),
         }
 
@@ -153,8 +164,8 @@ class AUDetector:
         return f"AUDetector({self.model.config.name}, {len(self.aus)} AUs, {self._device}, {self._window})"
 
     def settings(self) -> dict[str, Any]:
-        """What decides about the scores, as it stands in the metadata of every result; not the device."""
-        return {key: value for key, value in self._metadata.items() if key not in ("device", "model_origin")}
+        """What decides about the scores, as it stands in the metadata of every result; not the device or engine."""
+        return {key: value for key, value in self._metadata.items() if key not in ("device", "engine", "model_origin")}
 
     def detect_video(
         self,
@@ -297,30 +308,48 @@ class AUDetector:
         """Score a video file row by row, in constant memory; see `detect_video`."""
         return self.iter_frames(read_video(path))
 
-    def iter_camera(self, index: int = 0) -> Generator[AURow, None, None]:
-        """Score a camera row by row; see `detect_camera`. Rows come 7 frames late."""
-        return self.iter_frames(read_camera(index), batch_size=1)
+    def iter_camera(self, index: int = 0, *, latency: int = CONTEXT) -> Generator[AURow, None, None]:
+        """Score a camera row by row; see `detect_camera`, and `stream` for `latency`."""
+        return self.iter_frames(read_camera(index), batch_size=1, latency=latency)
 
     def iter_frames(
-        self, source: Any, *, fps: float | None = None, batch_size: int | None = None
+        self, source: Any, *, fps: float | None = None, batch_size: int | None = None, latency: int = CONTEXT
     ) -> Generator[AURow, None, None]:
-        """Score anything that `pyfau.video.read_frames` takes, row by row, in constant memory."""
+        """Score anything that `pyfau.video.read_frames` takes, row by row, in constant memory.
+
+        Rows come when a batch of `batch_size` frames is full; with 1, and `latency` as for `stream`, as soon as can be.
+        """
+        window = self._window_for(latency)
         reader = source if isinstance(source, FrameReader) else read_frames(source, fps=fps)
 
         def rows() -> Generator[AURow, None, None]:
             with reader:
-                for _, final in self._rows(reader, batch_size=batch_size):
+                for _, final in self._rows(reader, batch_size=batch_size, window=window):
                     yield from final
 
         return rows()
 
-    def stream(self, fps: float | None = None) -> AUStream:
+    def stream(self, fps: float | None = None, *, latency: int = CONTEXT) -> AUStream:
         """Score frames that arrive one by one.
 
         Args:
             fps: Frames per second, for `time_s`.
+            latency: 7: a row comes when the 7 frames after its own are there, with the scores that a whole video would
+                get. 0: every frame's rows come at once, with scores from the frames so far; the newest one stands in
+                for those to come, so that the answer to a movement builds up over the next frames.
+
+        Raises:
+            OptionError: Another latency, or 0 with `window="clips"`.
         """
-        return AUStream(self, fps)
+        return AUStream(self, fps, latency)
+
+    def _window_for(self, latency: int) -> str:
+        """The name of the window that answers so many frames late."""
+        if latency not in (0, CONTEXT) or isinstance(latency, bool):
+            raise OptionError(f"latency must be 0 or {CONTEXT} frames, got {latency!r}")
+        if latency == 0 and self._window == "clips":
+            raise OptionError("latency 0 is for the continuous window; clips wait for their 16 frames")
+        return self._window if latency else "prompt"
 
     def _run(
         self,
@@ -389,12 +418,13 @@ class AUDetector:
         keep: bool = False,
         independent: bool = False,
         batch_size: int | None = None,
+        window: str | None = None,
     ) -> Generator[tuple[Frame, list[AURow]], None, None]:
         """Frames with their final rows, in order. Their pictures are kept only if asked for.
 
         If the source or the aligner fails, the rows of the frames before are given out before the error goes on.
         """
-        pipeline = _Pipeline(self, keep, independent)
+        pipeline = _Pipeline(self, keep, independent, window)
         size = batch_size or self._batch_size
         error: Exception | None = None
         source = iter(frames)
@@ -426,9 +456,10 @@ class AUDetector:
 
 
 class AUStream:
-    """Frames one by one, rows as they become final: 7 frames late. Made by `AUDetector.stream`."""
+    """Frames one by one, rows 7 frames late or at once. Made by `AUDetector.stream`."""
 
-    def __init__(self, detector: AUDetector, fps: float | None) -> None:
+    def __init__(self, detector: AUDetector, fps: float | None, latency: int = CONTEXT) -> None:
+        self._window = detector._window_for(latency)
         if fps is not None and not (_is_number(fps) and 0 < fps < math.inf):
             raise OptionError(f"fps must be a positive number, got {fps!r}")
         self._detector = detector
@@ -465,7 +496,7 @@ class AUStream:
 
     def reset(self) -> None:
         """Forget everything; the next frame is frame 0."""
-        self._pipeline = _Pipeline(self._detector, keep=False, independent=False)
+        self._pipeline = _Pipeline(self._detector, keep=False, independent=False, window=self._window)
         self._count = 0
 
 
@@ -516,8 +547,9 @@ class _Pipeline:
     while another scores what was taken before.
     """
 
-    def __init__(self, detector: AUDetector, keep: bool, independent: bool) -> None:
+    def __init__(self, detector: AUDetector, keep: bool, independent: bool, window: str | None = None) -> None:
         self._detector = detector
+        self._window = window or detector._window
         self._model = detector.model
         self._keep = keep
         self._independent = independent
@@ -572,7 +604,7 @@ class _Pipeline:
         features = self._encode(batch.crops)
         for face_id, runs in batch.runs.items():
             if face_id not in self._windows:
-                self._windows[face_id] = make_window(self._detector._window, self._model)
+                self._windows[face_id] = make_window(self._window, self._model)
             window = self._windows[face_id]
             for run in runs:
                 if run.gap:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models import CHANNELS, WIDTH, random_features, tiny_model
 
-from pyfau.models.mdhr import CONTEXT, TOKENS, FrameFeatures
+from pyfau.models.mdhr import CONTEXT, POOL, TCN_KERNEL, TOKENS, FrameFeatures
 from pyfau.windows import CLIP_LENGTH, ClipWindow, ContinuousWindow, Scored, Window, make_window
 
 MODEL = tiny_model(11)
@@ -256,15 +256,44 @@ def test_a_still_face_has_the_same_scores_in_every_frame() -> None:
     np.testing.assert_allclose(rows, np.repeat(one, 20, axis=0), rtol=0, atol=CLOSE)
 
 
-def test_only_14_frames_are_held() -> None:
+def test_as_much_is_held_after_many_frames_as_after_a_few() -> None:
+    def held(window: ContinuousWindow[int]) -> int:
+        stream = window._stream
+        tensors = [stream._dynamic, stream._static, *stream._changes, stream._units]
+        # Storages, because a view of more frames than it shows would keep them all.
+        return sum(t.untyped_storage().nbytes() for t in tensors if t is not None)
+
     window: ContinuousWindow[int] = ContinuousWindow(MODEL)
-    for start in range(0, 200, 40):
+    window.push(random_features(40, 0), range(40))
+    first = held(window)
+    dynamic = 4 * TOKENS * CHANNELS  # of the last frame, and nine changes
+    units = (TCN_KERNEL - 1) * len(MODEL.config.aus) * WIDTH
+    assert first == 4 * (POOL * dynamic + POOL // 2 * TOKENS * WIDTH + units)
+    for start in range(40, 200, 40):
         window.push(random_features(40, start), range(start, start + 40))
-        held = window._held
-        assert held is not None
-        assert len(held) == 2 * CONTEXT
-        for tensor, size in ((held.static, TOKENS * WIDTH), (held.dynamic, 4 * TOKENS * CHANNELS)):
-            assert tensor.untyped_storage().nbytes() == 2 * CONTEXT * size * 4  # and not a view of more
+        assert held(window) == first
+
+
+# ---- a window that answers at once
+
+
+@given(track=tracks(longest=30), sizes=chunkings)
+@settings(PROPERTY, max_examples=15)
+def test_a_prompt_window_scores_each_frame_as_if_the_track_ended_there(track: Track, sizes: list[int]) -> None:
+    window: Window[int] = make_window("prompt", MODEL)
+    scored: Scored[int] = []
+    for start, stop in track.pieces(sizes):
+        part = feed(window, track, start, stop)
+        assert len(part) == (stop - start) * track.seen[start]  # at once
+        scored += part
+    assert window.finish() == []
+    assert [key for key, _ in scored] == track.keys
+    for key, row in scored:
+        prefix = Track(track.seen[: key + 1], track.features[: track.source[key] + 1])
+        np.testing.assert_allclose(row, continuous_reference(prefix)[-1], rtol=0, atol=CLOSE)
+    # And it can be used for another track.
+    again = window.push(track.features[:1], [0])
+    np.testing.assert_allclose(again[0][1], scored[0][1], rtol=0, atol=CLOSE)
 
 
 # ---- clips

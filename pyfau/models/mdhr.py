@@ -7,7 +7,7 @@ convolutions, so the four difference projections are taken per frame, without th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,11 +75,12 @@ class LinearBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.linear, self.norm = nn.Linear(inputs, outputs), ChannelNorm(outputs)
+        self.linear: nn.Module = nn.Linear(inputs, outputs)
+        self.norm: nn.Module = ChannelNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if isinstance(self.linear, PackedLinear):  # the norm is folded into it
+        if isinstance(self.norm, nn.Identity):  # it is folded
             return project(self.linear, x, "relu")
         return F.relu(self.norm(self.linear(x)))
 
@@ -99,8 +100,8 @@ class PatchProjection(nn.Module):
         k = self.kernel
         # Channels innermost: of a channels_last picture, k pixels of a patch lie together.
         patches = x.permute(0, 2, 3, 1).unflatten(2, (GRID, k)).unflatten(1, (GRID, k)).transpose(2, 3)
-        rows = patches.reshape(len(x), TOKENS, -1)
-        return self.packed(rows) if self.packed is not None else F.linear(rows, self._matrix())  # type: ignore[no-any-return]
+        rows = patches.reshape(x.shape[0], TOKENS, -1)
+        return self.packed(rows) if self.packed is not None else F.linear(rows, self._matrix())
 
     def pack(self) -> None:
         """Keep the weight in oneDNN's order alone; see `pyfau.models.packed`."""
@@ -271,6 +272,7 @@ class MDHR(nn.Module):
         config: What this network is.
         encode_dtype: In which `encode` computes, and its features are; `relate` always computes in float32.
         encode_frames: `encode` takes so many frames at a time.
+        encoder: Another engine that encodes frames, or None.
     """
 
     mean: Tensor
@@ -283,6 +285,7 @@ class MDHR(nn.Module):
         self.config = config
         self.encode_dtype = torch.float32
         self.encode_frames = 1 << 30
+        self.encoder: Callable[[Tensor], FrameFeatures] | None = None
         self.backbone = build_backbone(config)
         self.static = LinearBlock(self.backbone.static_channels, config.width)
         self.dynamics = FacialDynamics(config, self.backbone.scale_channels)
@@ -320,7 +323,10 @@ class MDHR(nn.Module):
         if str(kind).removeprefix("torch.") != "uint8" or len(shape) < 3 or shape[-3:] != (size, size, 3):
             raise InputError(f"expected uint8 crops (..., {size}, {size}, 3), got {kind} {shape}")
         x = torch.from_numpy(np.ascontiguousarray(crops)) if isinstance(crops, np.ndarray) else crops
-        return (x.to(self.device).movedim(-1, -3).float() - self.mean) / self.std
+        if self.device.type == "cuda" and not x.is_cuda:
+            x = x.pin_memory()  # a copy that the CPU need not wait for
+        x = x.to(self.device, non_blocking=True).movedim(-1, -3)
+        return (x.float() - self.mean) / self.std
 
     def encode(self, x: Tensor) -> FrameFeatures:
         """Everything that depends on one frame.
@@ -335,7 +341,9 @@ class MDHR(nn.Module):
             InputError: Another shape or dtype.
         """
         self._check(x, 4, "(F, 3, {size}, {size})")
-        return FrameFeatures.cat([self._encode(part) for part in x.to(self.encode_dtype).split(self.encode_frames)])
+        encode = self.encoder or self.encode_batch
+        parts = [encode(part) for part in x.to(self.encode_dtype).split(self.encode_frames)]
+        return parts[0] if len(parts) == 1 else FrameFeatures.cat(parts)
 
     def relate(self, features: FrameFeatures, context: Context = "clip") -> Tensor:
         """Everything that sees the window.
@@ -371,7 +379,7 @@ class MDHR(nn.Module):
 
     def relate_tokens(self, tokens: Tensor, context: Context = "clip") -> tuple[Tensor, list[Tensor]]:
         """The part of `relate_regions` behind the dynamics: (B, T, 49, D) tokens to scores and region logits."""
-        windows = len(tokens)
+        windows = tokens.shape[0]  # not len(), which an export takes for a constant
         units, logits = self.relate_units(tokens.flatten(0, 1))
         units = self.temporal(units.unflatten(0, (windows, -1)), context)
         return self.classify(units), [x.unflatten(0, (windows, -1)) for x in logits]
@@ -408,7 +416,8 @@ class MDHR(nn.Module):
         self._check(x, 5, "(B, T, 3, {size}, {size})")
         return self.relate(self.encode(x.flatten(0, 1)).unflatten(*x.shape[:2]))
 
-    def _encode(self, x: Tensor) -> FrameFeatures:
+    def encode_batch(self, x: Tensor) -> FrameFeatures:
+        """`encode` of frames that are checked and in `encode_dtype`."""
         scales, tokens = self.backbone(x)
         return FrameFeatures(self.static(tokens), self.dynamics.encode(scales))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,15 @@ from torch import Tensor, nn
 
 _ops = torch.ops.mkldnn
 _OPS = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight", "_reorder_linear_weight")
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A module that folds batch norms itself."""
+
+    def fold(self) -> None:
+        """Multiply its batch norms into its other parameters, in place."""
+        ...
 
 
 class PackedConv(nn.Module):
@@ -91,14 +101,22 @@ def project(linear: nn.Module, x: Tensor, activation: str = "none", add: Tensor 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """What a batch norm does to each channel in eval mode: x * scale + shift, (C,) float64 each."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
-def fold_norms(network: nn.Module) -> None:
-    """Multiply each batch norm into the convolution or linear layer registered just before it."""
-    for module in network.modules():
+@torch.no_grad()
+def fold(network: nn.Module) -> None:
+    """Multiply each batch norm of a network in eval mode into the layer before it, in place.
+
+    That is the convolution or linear layer registered just before the norm. A module whose norms belong to something
+    else has a method `fold`, which does it.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
         for (_, layer), (name, norm) in pairwise(list(module.named_children())):
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and isinstance(layer, nn.Conv2d | nn.Linear):
                 scale, shift = scale_and_shift(norm)

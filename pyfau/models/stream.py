@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyfau.models.mdhr import POOL, TCN_KERNEL, MDHR, FrameFeatures
+from pyfau.models.mdhr import MDHR, POOL, TCN_KERNEL, FrameFeatures
 
 
 class RelateStream:

@@ -81,6 +81,8 @@ def load_model(
     *,
     revision: str | None = None,
     local_files_only: bool = False,
+    precision: str | None = None,
+    engine: str = "auto",
 ) -> MDHR:
     """Load a network to work with tensors: `preprocess`, `encode`, `relate`, or call it on clips.
 
@@ -90,6 +92,9 @@ def load_model(
         device: Where to put it; see `pyfau.AUDetector`.
         revision: Commit, tag or branch of a Hub repository.
         local_files_only: Do not ask the Hub; use what its cache holds.
+        precision: None for the plain network, to train, save or look into; or how an inference copy is to encode, as
+            for `pyfau.AUDetector`. Such a copy is several times faster and can do nothing else.
+        engine: Who encodes, as for `pyfau.AUDetector`; needs a precision.
 
     Returns:
         The network in eval mode. Its gradients are off.
@@ -97,8 +102,16 @@ def load_model(
     Raises:
         WeightsError: It could not be found, fetched, verified or loaded.
         DeviceError: The device is unknown or not available.
+        OptionError: A precision or engine that is unknown or not for this device.
     """
-    return open_model(name_or_path, device, revision=revision, local_files_only=local_files_only).model
+    if precision is None and engine != "auto":
+        raise OptionError(f"engine {engine!r} is for an inference copy: give a precision, such as 'auto'")
+    model = open_model(name_or_path, device, revision=revision, local_files_only=local_files_only).model
+    if precision is not None:
+        from pyfau.models.inference import accelerate
+
+        accelerate(model, precision, engine)
+    return model
 
 
 def open_model(

@@ -26,7 +26,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(F, C, H, W) -> (F, 4 width, H / stride, W / stride)."""
         y = convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x))
-        shortcut = x if self.downsample is None else convolve(*self.downsample, x, relu=False)
+        shortcut = x if self.downsample is None else convolve(self.downsample[0], self.downsample[1], x, relu=False)
         return convolve(self.conv3, self.bn3, y, add=shortcut)
 
 

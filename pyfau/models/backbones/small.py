@@ -25,7 +25,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(F, C, H, W) -> (F, outputs, H / stride, W / stride)."""
-        shortcut = x if self.shortcut is None else convolve(*self.shortcut, x, relu=False)
+        shortcut = x if self.shortcut is None else convolve(self.shortcut[0], self.shortcut[1], x, relu=False)
         return convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x), add=shortcut)
 
 

@@ -58,7 +58,9 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(F * windows, 49, C), mask (windows, 49, 49) -> (F * windows, 49, C)."""
         windows, tokens, channels = x.shape
-        q, k, v = project(self.qkv, x).view(windows, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            project(self.qkv, x).view(windows, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        )
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
         if mask is not None:
             kinds = mask.shape[0]
@@ -118,7 +120,7 @@ class PatchMerging(nn.Module):
         """(F, side * side, C) -> (F, side * side / 4, 2 C)."""
         half = self.side // 2
         # The neighbours are laid end to end in the order (row, column) (0,0) (1,0) (0,1) (1,1).
-        y = x.view(len(x), half, 2, half, 2, -1).permute(0, 1, 3, 4, 2, 5).reshape(len(x), half * half, -1)
+        y = x.view(x.shape[0], half, 2, half, 2, -1).permute(0, 1, 3, 4, 2, 5).reshape(x.shape[0], half * half, -1)
         return project(self.reduction, self.norm(y))
 
 
