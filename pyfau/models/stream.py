@@ -51,7 +51,7 @@ class RelateStream:
         ready = max(0, len(held[0]) + len(changes[0]) - POOL + 1)
         self._static = static[ready:].clone()
         if not ready:
-            return static.new_empty(0, len(model.config.aus))
+            return static.new_empty(0, len(model.config.aus), dtype=torch.float32)
         pooled = [_pool(old, change) for old, change in zip(held, changes, strict=True)]
         units = model.relate_units(dynamics.mix(pooled)[0] + static[:ready])[0]
         units = units if self._units is None else torch.cat([self._units, units])
@@ -63,7 +63,7 @@ class RelateStream:
 
 def _pool(held: Sequence[Tensor], change: Tensor) -> Tensor:
     """`FacialDynamics.pool` of held changes (49, C) and new ones (T, 49, C) -> (1, T', 49, C)."""
-    if len(change) > 1 or len(held) < 2:
+    if len(change) > 1:
         joined = torch.cat([torch.stack(list(held)), change]) if held else change
         return FacialDynamics.pool(joined[None])
     total = held[0] + held[1]  # a single mean, without laying ten frames together first
