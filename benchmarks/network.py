@@ -47,7 +47,7 @@ def main() -> None:
     frames = clip[0].contiguous(memory_format=torch.channels_last)
     paper = oracle.PaperNetwork(plain)
     contenders: dict[str, Callable[[], torch.Tensor]] = {"the paper's way": lambda: paper(clip)[0]}
-    options = [("float32", "torch"), ("auto", "auto")]
+    options = [("float32", "torch"), ("bfloat16", "torch"), ("auto", "auto")]
     if args.engines:
         options += [("float32", "onnxruntime"), ("float32", "openvino"), ("bfloat16", "openvino")]
     for precision, engine in options:

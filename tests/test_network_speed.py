@@ -19,7 +19,14 @@ from pyfau import AUDetector, load_model
 from pyfau.cli import main
 from pyfau.errors import DependencyError, OptionError
 from pyfau.models import inference
-from pyfau.models.inference import BFLOAT16_BOUND, accelerate, has_bfloat16, prepare, resolve_precision
+from pyfau.models.inference import (
+    BFLOAT16_BOUND,
+    BFLOAT16_DIFFERENCES,
+    accelerate,
+    has_bfloat16,
+    prepare,
+    resolve_precision,
+)
 from pyfau.models.mdhr import CONTEXT, MDHR
 from pyfau.models.packed import can_pack
 from pyfau.models.stream import RelateStream
@@ -114,17 +121,18 @@ def test_the_paper_s_networks_fast(shared: Path, network: str) -> None:
     want = torch.cat([scores_of(fast, part) for part in frames.split(16)])
     del fast
     half = prepare(plain, torch.bfloat16)
-    check_bfloat16(torch.cat([scores_of(half, part) for part in frames.split(16)]), want)
+    limit = BFLOAT16_DIFFERENCES[plain.config.backbone]
+    check_bfloat16(torch.cat([scores_of(half, part) for part in frames.split(16)]), want, limit)
 
 
 # ---- bfloat16
 
 
-def check_bfloat16(got: Tensor, want: Tensor) -> None:
+def check_bfloat16(got: Tensor, want: Tensor, limit: float) -> None:
     difference = (got - want).abs()
     print(f"bfloat16: 99% within {difference.quantile(0.99):.1e}, largest {difference.max():.1e}")
     assert float(difference.max()) > 1e-6  # else it was not bfloat16
-    assert float(difference.quantile(0.99)) <= BFLOAT16_BOUND
+    assert float(difference.quantile(0.99)) <= limit
     assert float(difference.mean()) <= 1e-3
     assert float(difference.max()) <= 0.05  # where classes of a region, or attention scores, nearly tie
 
@@ -142,7 +150,7 @@ def test_bfloat16_of_the_bundled_network_on_real_faces(media: Path) -> None:
     assert len(frames) >= 24
     plain = load_model()
     want = scores_of(plain, frames)
-    check_bfloat16(scores_of(load_model(precision="bfloat16"), frames), want)
+    check_bfloat16(scores_of(load_model(precision="bfloat16"), frames), want, BFLOAT16_BOUND)
 
 
 def test_bfloat16_features_and_float32_scores() -> None:
@@ -158,10 +166,11 @@ def test_bfloat16_features_and_float32_scores() -> None:
 @pytest.mark.parametrize(
     ("precision", "device", "backbone", "cpu_has_it", "expected"),
     [
-        ("auto", "cpu", "resnet50", True, torch.bfloat16),
-        ("auto", "cpu", "resnet50", False, torch.float32),
+        ("auto", "cpu", "swin_b", True, torch.bfloat16),
+        ("auto", "cpu", "swin_b", False, torch.float32),
+        ("auto", "cpu", "resnet50", True, torch.float32),  # its scores are not close enough
         ("auto", "cpu", "one that nobody measured", True, torch.float32),
-        ("auto", "cuda", "resnet50", True, torch.float32),
+        ("auto", "cuda", "swin_b", True, torch.float32),
         ("bfloat16", "cpu", "resnet50", False, torch.bfloat16),
         ("float16", "cuda", "resnet50", False, torch.float16),
         ("float32", "cpu", "resnet50", True, torch.float32),
