@@ -462,3 +462,25 @@ def test_verify_finds_what_rotted_in_the_cache(hub: Hub, files: Files, tmp_path:
     (lost,) = ask(hub, tmp_path, ("cli", "verify"))
     assert lost["status"] == 1
     assert "model.safetensors: DAMAGED: has no contents" in lost["out"]
+
+
+def test_a_configuration_that_rotted_in_the_cache(hub: Hub, files: Files, tmp_path: Path) -> None:
+    commit = hub.add("user/repo", files)
+    loaded, _ = ask(hub, tmp_path, ("load", "user/repo", {}), ("cli", "verify"))
+    (config,) = (tmp_path / "hub" / "models--user--repo" / "snapshots").glob("*/config.json")
+    for spoilt in (b"{", files["config.json"].replace(b"0.5", b"0.6")):
+        assert spoilt != files["config.json"]
+        config.resolve().write_bytes(spoilt)
+        rotten, alone, mended, whole = ask(
+            hub, tmp_path, ("cli", "verify"), ("load", "user/repo", {"local_files_only": True}),
+            ("load", "user/repo", {}), ("cli", "verify"),
+        )  # fmt: skip
+        assert rotten["status"] == 1
+        assert f"user/repo@{commit}: config.json: DAMAGED" in rotten["out"]
+        assert "fetch it again with `pyfau download`" in alone["error"]
+        assert mended == loaded
+        assert whole["status"] == 0
+    config.resolve().unlink()
+    (lost,) = ask(hub, tmp_path, ("cli", "verify"))
+    assert lost["status"] == 1
+    assert "config.json: DAMAGED: has no contents" in lost["out"]

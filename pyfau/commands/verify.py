@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,16 +67,27 @@ def _files() -> Iterator[tuple[str, Path, str | None]]:
             try:
                 read_network(snapshot / "config.json")
             except ConfigError:
-                continue  # not a model of pyfau
+                # Not a model of pyfau, or one whose configuration is damaged.
+                config = snapshot / "config.json"
+                tag = cached_tag(config)
+                if tag is not None and not _is_whole(config, tag):
+                    yield f"{repo}@{snapshot.name}", config, tag
+                continue
         for path in sorted(p for p in snapshot.iterdir() if not p.is_dir()):
             yield f"{repo}@{snapshot.name}", path, known.get(path.name, cached_tag(path))
 
 
 def _digest(path: Path, expected: str | None) -> str:
     """The sha256, or what git calls a file where that is expected."""
-    from pyfau.weights.hashes import remembered_sha256
+    from pyfau.weights.hashes import git_sha1, remembered_sha256
 
     if expected is None or len(expected) == 64:
         return remembered_sha256(path, again=True)
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    return git_sha1(path)
+
+
+def _is_whole(path: Path, expected: str) -> bool:
+    try:
+        return _digest(path, expected) == expected
+    except OSError:
+        return False

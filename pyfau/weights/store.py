@@ -19,7 +19,7 @@ from torch import Tensor
 from pyfau.errors import ConfigError, DeviceError, OptionError, WeightsError
 from pyfau.models.mdhr import MDHR
 from pyfau.weights import hub
-from pyfau.weights.hashes import file_sha256, remembered_sha256
+from pyfau.weights.hashes import file_sha256, git_sha1, remembered_sha256
 from pyfau.weights.manifest import HUB_ID, MAX_BYTES, ManifestEntry, read_manifest
 from pyfau.weights.networks import Network, read_network, read_official
 from pyfau.weights.shapes import state_without_data
@@ -230,25 +230,25 @@ def _fetch_model(
     for name, expected in known.items():
         path = hub.fetch(repo, name, revision, local_files_only=local_files_only, progress=progress)
         revision = path.parent.name  # the commit: the branch may move before the next file
-        tag = hub.cached_tag(path) or ""
-        expected = expected or (tag if len(tag) == 64 else None)
-        digest = _digest(path)
+        expected = expected or hub.cached_tag(path)
+        digest = _digest(path, expected)
         if expected is not None and digest != expected:
-            wrong = f"{name} of {repo}@{revision} has sha256 {digest}, expected {expected}"
+            kind = "sha256" if len(expected) == 64 else "the hash"
+            wrong = f"{name} of {repo}@{revision} has {kind} {digest}, expected {expected}"
             if not hub.may_ask(local_files_only):
                 raise WeightsError(f"{wrong}; fetch it again with `pyfau download` where the Hub may be asked")
             try:
                 path = hub.fetch(repo, name, revision, again=True, progress=progress)
             except WeightsError as error:
                 raise WeightsError(f"{wrong}; fetching it again failed: {error}") from error
-            digest = _digest(path)
+            digest = _digest(path, expected)
             if digest != expected:
                 raise WeightsError(
                     f"{wrong}; fetched again, it has {digest}: do not use this model, and tell its publisher"
                 )
         if name == CONFIG_FILE:
             read_network(path)  # before a download of the weights of something else
-    return FoundModel(path.parent, path, digest, f"{repo}@{revision}", entry)
+    return FoundModel(path.parent, path, digest if len(digest) == 64 else _digest(path), f"{repo}@{revision}", entry)
 
 
 def save_model(model: MDHR, folder: Path, dtype: torch.dtype = torch.float32) -> str:
@@ -270,9 +270,10 @@ def save_model(model: MDHR, folder: Path, dtype: torch.dtype = torch.float32) ->
     return file_sha256(folder / WEIGHTS_FILE)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, expected: str | None = None) -> str:
+    """The sha256, or what git calls a file where that is expected, as of a small file on the Hub."""
     try:
-        return remembered_sha256(path)
+        return git_sha1(path) if expected is not None and len(expected) == 40 else remembered_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path} could not be read: {error}") from error
 
