@@ -357,6 +357,10 @@ def test_rescore_needs_neither_network_nor_pictures(
     assert "holds no predictions: predictions.json: No such file" in capsys.readouterr().err
     assert main([*options, "--model", "mdhr-lite"]) == 1
     assert "--model does not go with --rescore" in capsys.readouterr().err
+    record = kept / "bp4d-fold1" / "predictions.json"
+    record.write_text(json.dumps({"aus": ["AU01"], "thresholds": [0.5]}))
+    assert main(options) == 1
+    assert "predictions.json lacks model, sha256" in capsys.readouterr().err
 
 
 def test_another_model_is_not_mixed_in(bp4d: Miniature, models: dict[str, Path], tmp_path: Path, capsys) -> None:
@@ -523,6 +527,15 @@ def test_one_network_a_fold(originals: dict[str, Miniature], tmp_path: Path, cap
     assert "was trained on the test people of fold 1: expected the weights of fold 1" in capsys.readouterr().err
 
 
+def test_a_missing_model_is_found_before_any_work(
+    bp4d: Miniature, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models["bp4d"], tmp_path / "net1")
+    assert run(bp4d, tmp_path / "net{fold}", tmp_path / "kept") == 1
+    assert "net2" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
 def test_networks_of_several_kinds_make_no_mean(originals: dict[str, Miniature], tmp_path: Path, capsys) -> None:
     mini, kept = originals["disfa"], tmp_path / "kept"
     for fold, aus in ((1, (1, 2)), (2, (1, 4))):
@@ -561,6 +574,11 @@ def test_the_bundled_model_scores_a_wider_set(originals: dict[str, Miniature], t
         (["--data", "disfa", "--lists", "a", "--root", "b", "--model", "c", "--batch-size", "0"], "at least 1, got 0"),
         (["--data", "disfa", "--lists", "a", "--root", "b", "--model", "c"], "a is not a folder"),
         (["--data", "csv", "--labels", "x", "--scores", "y", "--report", "."], "--report is a file to write"),
+        (["--data", "csv", "--labels", "x", "--scores", "y", "--present", "nan"], "more than 0; got nan"),
+        (["--data", "csv", "--labels", "x", "--scores", "y", "--present", "0"], "more than 0; got 0"),
+        (["--data", "bp4d", "--first-frame", "0"], "--first-frame is not for --data bp4d"),
+        (["--data", "bp4d", "--lists", "a", "--root", "b", "--model", "c", "--align", "aligned"], "--align is for raw"),
+        (["--data", "csv", "--labels", "x", "--scores", "y", "--report", __file__], "is no report of pyfau evaluate"),
     ],
 )
 def test_usage(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _LISTS_ONLY = ("root", "lists", "model", "fold", "align", "rescore", "predictions", "revision", "batch_size")
 _CSV_ONLY = ("labels", "scores", "first_frame", "present")
+_RECORD = ("model", "sha256", "backbone", "aus", "thresholds", "template", "aligner")  # what a report needs
 _SHOWN_FAILURES = 5
 
 
@@ -95,7 +97,8 @@ def _check_usage(args: argparse.Namespace) -> None:
     from pyfau.video import is_folder
 
     def given(name: str) -> bool:
-        return getattr(args, name) not in (None, False)
+        value = getattr(args, name)
+        return value is not None and value is not False  # 0 is given
 
     def option(name: str) -> str:
         return f"--{name.replace('_', '-')}"
@@ -113,9 +116,24 @@ def _check_usage(args: argparse.Namespace) -> None:
                 raise OptionError(f"{option(name)} does not go with --rescore, which uses the scores that are kept")
     if args.batch_size is not None and args.batch_size < 1:
         raise OptionError(f"--batch-size must be at least 1, got {args.batch_size}")
-    if args.report is not None and is_folder(args.report):
-        raise OptionError(f"--report is a file to write, and {args.report} is a folder")
+    if args.present is not None and not 0 < args.present < math.inf:
+        raise OptionError(f"--present is the least intensity that counts as present, more than 0; got {args.present}")
+    if args.align == "aligned":
+        raise OptionError("--align is for raw pictures: leave it out if they are aligned")
+    if args.report is not None:
+        if is_folder(args.report):
+            raise OptionError(f"--report is a file to write, and {args.report} is a folder")
+        if args.report.is_file() and args.report.stat().st_size and not _is_report(args.report):
+            raise OptionError(f"--report would replace {args.report}, which is no report of pyfau evaluate")
     _threshold(args.threshold, 0.5)
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"pyfau_version", "folds", "over_folds"} <= record.keys()
 
 
 def _threshold(text: str | None, default: float | str) -> float | str:
@@ -205,15 +223,22 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
 def _evaluate_lists(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from pyfau.evaluation.lists import FOLDS, read_list
+    from pyfau.evaluation.lists import FOLDS, find_pictures, read_list
     from pyfau.evaluation.metrics import measure
     from pyfau.evaluation.report import add_summary, paper_row
     from pyfau.models.config import DATA_SETS
+    from pyfau.weights.store import find_model
 
     own = _fold_of(args.model, args.data) if args.model is not None else None
     folds = [args.fold] if args.fold else [own] if own else list(FOLDS)
-    # All lists first: a missing one should not be found after hours.
+    # All lists, pictures and models first: a missing one should not be found after hours.
     lists = {fold: read_list(args.data, args.lists, fold) for fold in folds}
+    for frames in lists.values() if not args.rescore else ():
+        find_pictures(frames, args.root)
+        with find_model(
+            _model_of(args, frames.fold), revision=args.revision, local_files_only=args.offline, progress=not args.quiet
+        ):
+            pass
     threshold = _threshold(args.threshold, 0.5)
     report: dict[str, Any] = {
         "pyfau_version": __version__,
@@ -274,9 +299,13 @@ def _check_alike(models: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _stored(frames: FrameList, folder: Path) -> tuple[dict[str, Any], Predictions]:
-    from pyfau.evaluation.protocol import Store, load_predictions, read_record
+    from pyfau.evaluation.protocol import RECORD_FILE, Store, load_predictions, read_record
 
     record = read_record(folder)
+    missing = [name for name in _RECORD if name not in record]
+    if missing or len(record["aus"]) != len(record["thresholds"]):
+        wrong = f"lacks {', '.join(missing)}" if missing else "has another number of thresholds than of AUs"
+        raise InputError(f"{folder} holds no predictions that can be measured: {RECORD_FILE} {wrong}")
     return record, load_predictions(frames, Store(folder, record))
 
 
@@ -294,7 +323,7 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
         torch.set_num_threads(args.threads)
     pictures = find_pictures(frames, args.root)
     device = resolve_device(args.device)
-    name = args.model.replace("{fold}", str(frames.fold))
+    name = _model_of(args, frames.fold)
     loaded = open_model(name, device, revision=args.revision, local_files_only=args.offline)
     config = loaded.model.config
     if not set(config.au_names) & set(frames.aus):
@@ -331,6 +360,10 @@ def _predict(args: argparse.Namespace, frames: FrameList, folder: Path) -> tuple
         progress=not args.quiet,
     )
     return record, predictions
+
+
+def _model_of(args: argparse.Namespace, fold: int) -> str:
+    return str(args.model).replace("{fold}", str(fold))
 
 
 def _fold_of(model: str, data: str) -> int | None:
