@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pyfau: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("pyfau: interrupted; the rows written so far are kept", file=sys.stderr)
+        kept = "; the rows written so far are kept" if args.run in (_detect, _demo) else ""
+        print(f"pyfau: interrupted{kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Nobody reads any more: what is left in the buffer must not fail again when the interpreter ends.

@@ -107,6 +107,14 @@ def test_nothing_is_written_over_and_nothing_half_is_left(shared: Path, tmp_path
         with pytest.raises(OptionError, match="is there already"):
             convert.convert_checkpoint(path, there)
     (folder / "mine").unlink()
+    (tmp_path / "link").symlink_to(folder)
+    for odd in (tmp_path / "link", folder / ".."):
+        with pytest.raises(OptionError):
+            convert.convert_checkpoint(path, odd)
+    (tmp_path / "link").unlink()
+    monkeypatch.chdir(folder)
+    with pytest.raises(OptionError, match="give its own name"):
+        convert.convert_checkpoint(path, Path())
 
     def differ(model: Any) -> torch.Tensor:
         return torch.rand(1, 4, 8)
@@ -170,6 +178,8 @@ def test_info_of_a_model(made: Any, capsys: Any) -> None:
 
 
 def test_download_of_what_cannot_be_downloaded(capsys: Any, tmp_path: Path) -> None:
+    assert main(["download", "user/repo", "--revision", ""]) == 1
+    assert "revision is empty text" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["download", str(tmp_path / "file")]) == 1
     assert "there is nothing to download" in capsys.readouterr().err

@@ -350,6 +350,8 @@ def test_a_disk_that_is_full_and_a_cache_that_cannot_be_written(hub: Hub, large:
         (PermissionError(13, "Permission denied"), "cannot be written: set HF_HOME"),
         (NotADirectoryError(20, "Not a directory"), "cannot be written: set HF_HOME"),
         (OSError(30, "Read-only file system"), "cannot be written: set HF_HOME"),
+        (FileNotFoundError(2, "No such file or directory"), "cannot be made: set HF_HOME"),
+        (type("UnsupportedProtocol", (Exception,), {})("no protocol"), "is no address of a Hub: set HF_ENDPOINT"),
         (ValueError("odd\n\nthing"), r"try again, and report it if it stays \[ValueError: odd thing\]"),
     ],
 )

@@ -80,6 +80,8 @@ def convert_checkpoint(
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OptionError(f"{folder} is there already: give a new directory as --output")
+    if folder.is_symlink() or not folder.name or folder.name == "..":
+        raise OptionError(f"{folder} cannot be replaced by a new directory: give its own name as --output")
     if not checkpoint.is_file():
         raise WeightsError(
             f"{checkpoint} is not a file: expected the authors' checkpoint, such as best_model_fold1.pth"

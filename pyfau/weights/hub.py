@@ -211,6 +211,10 @@ def _explain(error: Exception, repo: str, revision: str | None, name: str, local
         advice = f"the cache {HF_HUB_CACHE} cannot be written: set HF_HOME to a folder that can"
     elif "HFValidationError" in kinds:
         advice = "that is no name of a repository: expected user/repo"
+    elif kinds & {"UnsupportedProtocol", "InvalidURL", "MissingSchema", "InvalidSchema"}:
+        advice = (
+            f"{ENDPOINT} is no address of a Hub: set HF_ENDPOINT to one such as https://huggingface.co, or unset it"
+        )
     elif "FileMetadataError" in kinds:
         advice = f"{ENDPOINT} does not answer as a Hub does: check HF_ENDPOINT, the proxy and the firewall"
     elif status == 401:
@@ -231,6 +235,8 @@ def _explain(error: Exception, repo: str, revision: str | None, name: str, local
     elif kinds & {"NetworkError", "ProtocolError", "ConnectionError"} or _is_cut(error):
         proxy = " and the proxy that HTTPS_PROXY or HTTP_PROXY names" if getproxies() else ""
         advice = f"{ENDPOINT} cannot be reached, or the connection broke off: check the network{proxy}, and try again"
+    elif system == "ENOENT":
+        advice = f"the cache {HF_HUB_CACHE} cannot be made: set HF_HOME to a folder that can"
     else:
         advice = "try again, and report it if it stays"
     first = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or "no reason given"

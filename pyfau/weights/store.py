@@ -180,6 +180,8 @@ def find_model(
     here = entry is None and _exists(Path(name))
     if revision is not None and (entry is not None or here):
         raise OptionError(f"revision {revision!r} is for a Hub repository, and {name} is none")
+    if revision == "":
+        raise OptionError("revision is empty text: give a commit, tag or branch, or leave it out")
     if entry is not None and entry.status == "bundled":
         with as_file(files("pyfau") / "assets" / name) as path:
             weights = path / entry.record["file"]
