@@ -205,6 +205,29 @@ def test_an_interrupted_run_ends_as_a_whole_one(
     assert "is of another run (lr 0.001, now 0.01): give another --out" in capsys.readouterr().err
 
 
+def test_files_that_are_not_what_they_should_be(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mini = Miniature(tmp_path / "mini", "disfa", frames=2)
+    start = start_model(script, "disfa", tmp_path / "start")
+    torch.save([1], tmp_path / "list.pt")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"torn")
+    for out, more, message in (
+        ("out", (), "checkpoint.pt could not be read: it is damaged"),
+        ("list.pt", (), "cannot write to"),
+        ("new", ("--backbone-weights", tmp_path / "nowhere.pt"), "No such file"),
+        ("new", ("--backbone-weights", tmp_path / "list.pt"), "holds no state dict"),
+        ("new", ("--backbone-weights", tmp_path / "other.pt"), "does not fit the backbone small"),
+    ):
+        assert run(script, mini, tmp_path / out, start, *more) == 1
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(script, mini, tmp_path / "new", start, "--lr", "nan")
+    assert not (tmp_path / "new").exists()
+
+
 def test_lists_that_share_people_are_refused(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

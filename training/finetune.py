@@ -82,13 +82,30 @@ def make_model(args: argparse.Namespace) -> MDHR:
         model.load_state_dict(kept, strict=same)
         print(f"from {start.config.name}: {'everything' if same else 'everything but the heads of its action units'}")
     if args.backbone_weights:
-        state = torch.load(args.backbone_weights, map_location="cpu", weights_only=True)
+        state = read_state(args.backbone_weights)
         state = state.get("model", state)  # as Swin's authors wrap it
         unused = ("fc.", "head.")
         constants = ("relative_position_index", "attn_mask")
-        state = {k: v for k, v in state.items() if not k.startswith(unused) and not k.endswith(constants)}
-        model.backbone.load_state_dict(state)
+        try:
+            state = {k: v for k, v in state.items() if not k.startswith(unused) and not k.endswith(constants)}
+            model.backbone.load_state_dict(state)
+        except (AttributeError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise OptionError(f"{args.backbone_weights} does not fit the backbone {backbone}: {reason}") from error
     return model
+
+
+def read_state(path: Path) -> dict:
+    """What torch.save wrote, without running code of it."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make the unpickler raise nearly anything
+        raise InputError(
+            f"{path} could not be read: {error if isinstance(error, OSError) else 'it is damaged'}"
+        ) from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds no state dict")
+    return state
 
 
 def training_videos(frames: FrameList) -> list[range]:
@@ -238,12 +255,17 @@ def finetune(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     model = make_model(args).requires_grad_(True).to(resolve_device(args.device)).to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"cannot write to {args.out}: {error.strerror or error}") from error
     checkpoint, figures_file = args.out / "checkpoint.pt", args.out / "figures.json"
     settings = {name: str(getattr(args, name)) for name in SETTINGS}
     done, figures = 0, {}
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_state(checkpoint)
+        if "settings" not in state:
+            raise InputError(f"{checkpoint} is no checkpoint of this script: give another --out")
         wrong = [name for name in SETTINGS if state["settings"][name] != settings[name]]
         if wrong:
             shown = ", ".join(f"{name} {state['settings'][name]}, now {settings[name]}" for name in wrong)
@@ -304,6 +326,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if min(args.epochs, args.batch_size, args.validate_every, args.checkpoint_every, args.workers) < 1:
         parser.error("counts must be at least 1")
+    rates = (args.lr, args.weight_decay, args.region_weight)
+    if not all(0 <= rate < math.inf for rate in rates) or args.seed < 0 or (args.threads or 1) < 1:
+        parser.error("--lr, --weight-decay, --region-weight, --seed and --threads must not be negative or infinite")
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
