@@ -32,7 +32,7 @@ from pyfau.weights.convert import from_official, recognise
 from pyfau.weights.hashes import file_sha256, remembered_sha256
 from pyfau.weights.manifest import read_manifest
 from pyfau.weights.networks import NETWORKS, Network
-from pyfau.weights.store import open_model, resolve_device, save_model
+from pyfau.weights.store import check_finite, open_model, resolve_device, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "pyfau" / "assets"
@@ -276,6 +276,9 @@ def test_weights_of_another_width(folder: Path) -> None:
         ({"thresholds": [2.0] * 8}, r"thresholds must be 8 numbers in \[0, 1\]"),
         ({"template": [[0.5, 0.5]]}, "template must be five points"),
         ({"std": [0, 1, 1]}, "std positive"),
+        ({"std": [1e-320, 1, 1]}, "1e-6 at least"),
+        ({"mean": [1e308, 0, 0]}, "1000 at most"),
+        ({"template": [[0.5, 0.5]] * 5}, "must lie apart"),
         ({"regions": [{"name": "all"}]}, "wrong type"),
     ],
 )
@@ -939,3 +942,8 @@ def test_the_memory_stays_small(tmp_path: Path, reads: list[Path], monkeypatch: 
 def test_loading_does_not_load_the_compiler() -> None:
     code = "import sys, pyfau; pyfau.load_model(); sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_negative_variances_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"norm\.running_var holds negative numbers"):
+        check_finite({"norm.running_var": torch.tensor([1.0, -1.0])}, "some")

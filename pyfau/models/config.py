@@ -139,14 +139,19 @@ class MDHRConfig:
             f"template must be five points within the crop, got {self.template}",
         )
         demand(
+            all(max(line) - min(line) >= 0.01 for line in zip(*self.template, strict=True)),
+            f"the points of the template must lie apart, got {self.template}",
+        )
+        demand(
             len(self.thresholds) == len(self.aus) and all(0.0 <= t <= 1.0 for t in self.thresholds),
             f"thresholds must be {len(self.aus)} numbers in [0, 1], got {self.thresholds}",
         )
         demand(
             len(self.mean) == len(self.std) == 3
-            and all(math.isfinite(m) for m in self.mean)
-            and all(0 < s < math.inf for s in self.std),
-            f"mean and std must be three numbers each, std positive, got {self.mean}, {self.std}",
+            and all(-1e3 <= m <= 1e3 for m in self.mean)
+            and all(1e-6 <= s <= 1e3 for s in self.std),
+            f"mean and std must be three numbers each, 1000 at most, std positive and 1e-6 at least, "
+            f"got {self.mean}, {self.std}",
         )
 
     @property

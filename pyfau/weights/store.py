@@ -385,7 +385,7 @@ def _check_stored(
 
 
 def check_finite(state: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights that are NaN or infinite.
+    """Refuse weights that are NaN or infinite, and negative variances, of which a network makes NaN.
 
     Raises:
         WeightsError: Names the first tensor that holds one.
@@ -393,6 +393,8 @@ def check_finite(state: Mapping[str, Tensor], origin: str) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{origin}: {key} holds numbers that are not finite")
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(f"{origin}: {key} holds negative numbers, which no variance is")
 
 
 def how_to_get(entry: ManifestEntry) -> str:
