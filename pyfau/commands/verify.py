@@ -15,8 +15,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
         help="check the bundled models and all models in the cache",
-        description="Read every file of the bundled models and of pyfau's models in the cache of the Hugging Face Hub, "
-        "and compare it with its hash. The exit status is 1 if one is damaged.",
+        description="Read the weights of the bundled models and every file of pyfau's models in the Hub's cache, "
+        "and compare them with their hashes. The exit status is 1 if one is damaged.",
     )
     parser.set_defaults(run=run)
 
