@@ -56,7 +56,8 @@ Facial action units (AUs) with pyfau: network `{config.network}`, backbone `{con
 ```python
 from pyfau import AUDetector
 
-result = AUDetector("this directory, or user/repo on the Hub").detect_video("clip.mp4")
+detector = AUDetector("path/to/this/folder")  # on the Hub: AUDetector("user/repo", revision="<commit>")
+result = detector.detect_video("clip.mp4")
 ```
 
 ## What comes out
