@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pyfau import AUDetector
 
@@ -73,12 +74,23 @@ def run(script: str, *arguments: object) -> str:
 def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     out = tmp_path / "run"
-    run("train.py", "--data", prepared, "--out", out, "--frame-steps", 2, "--window-steps", 1)
+    steps = ("--mixed-steps", 1, "--frame-steps", 1, "--window-steps")
+    run("train.py", "--data", prepared, "--out", out, *steps, 1)
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
     (out / "final.pt").unlink()
-    run("train.py", "--data", prepared, "--out", out, "--frame-steps", 2, "--window-steps", 2)  # resumes
-    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-    assert steps == [2, 3, 4]
+    run("train.py", "--data", prepared, "--out", out, *steps, 2)  # resumes
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["stage"]) for line in log] == [
+        (1, "mixed"),
+        (2, "frames"),
+        (3, "windows"),
+        (4, "windows"),
+    ]
+    ablation = tmp_path / "ablation"
+    none = ("--mixed-steps", 0, "--frame-steps", 0, "--window-steps", 1)
+    run("train.py", "--data", prepared, "--out", ablation, "--start", out / "frames.pt", "--without", "dynamics", *none)
+    state = torch.load(ablation / "final.pt", weights_only=True)["state"]
+    assert not state["dynamics.output.norm.weight"].any()
     model = out / "final.pt"
     calibration, figures, sheets = tmp_path / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
     common = ("evaluate.py", "--data", prepared, "--model", model, "--split")

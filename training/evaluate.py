@@ -206,7 +206,7 @@ def choose(scored: Mapping[str, Scored], neutral: np.ndarray) -> dict:
 
     Calibration: a logistic regression of the binarised label (`labelled`) on the log-odds of the score. The threshold
     is the calibrated score with the best F1 among those at which the AU is active in at most a tenth of the faces that
-    a person called neutral.
+    a person called neutral; a face with parted lips may well be called so, and AU25 is free of that.
     """
     chosen: dict = {}
     for i, au in enumerate(AUS):
@@ -220,7 +220,8 @@ def choose(scored: Mapping[str, Scored], neutral: np.ndarray) -> dict:
         precision, recall, thresholds = precision_recall_curve(present, calibrated)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
         quiet = calibrate(scored["faces"].scores[neutral, i, None], [(slope, offset)])[:, 0]
-        allowed = np.flatnonzero(thresholds > np.quantile(quiet, 1 - MOST_NEUTRAL))
+        least = 0.0 if au == 25 else np.quantile(quiet, 1 - MOST_NEUTRAL)
+        allowed = np.flatnonzero(thresholds > least)
         best = allowed[np.argmax(f1[allowed])] if len(allowed) else len(thresholds) - 1
         chosen[f"AU{au:02d}"] = {
             "slope": round(slope, 4),
