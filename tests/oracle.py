@@ -114,7 +114,13 @@ class PaperNetwork(nn.Module):
             y = F.conv1d(units[:, :, k].transpose(1, 2), kernel, temporal.bias[k], padding=2, groups=config.width)
             series.append(y.transpose(1, 2))
         y = F.relu(_norm(torch.stack(series, dim=2).flatten(0, 1), temporal.norm))
-        scores = (F.normalize(y, dim=-1) * F.normalize(F.relu(model.classifier), dim=-1)).sum(-1)
+        if config.head == "logistic":
+            scores = torch.sigmoid(torch.einsum("fnd,nd->fn", y, model.classifier) + model.classifier_bias)
+        else:
+            scores = (F.normalize(y, dim=-1) * F.normalize(F.relu(model.classifier), dim=-1)).sum(-1)
+        if config.calibration:
+            slope, offset = torch.tensor(config.calibration).T
+            scores = 1 / (1 + (1 / scores - 1) ** slope * torch.exp(-offset))
         return scores.unflatten(0, (batch, length)), [part.unflatten(0, (batch, length)) for part in logits]
 
     def dynamics(self, scales: list[Tensor], batch: int, length: int) -> Tensor:

@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # was measured, rounded up (docs/performance.md; tests/test_network_speed.py holds it): ResNet-50 and Swin-B with random
 # weights, the worse of BP4D and DISFA, and the small network with those of mdhr-lite on real faces.
 BFLOAT16_BOUND = 5e-3
-BFLOAT16_DIFFERENCES = {"resnet50": 3e-2, "swin_b": 5e-3, "small": 2e-3}
+BFLOAT16_DIFFERENCES = {"resnet50": 3e-2, "swin_b": 5e-3, "small": 3e-3}
 
 # Frames that a CPU encodes at a time: fewer, and small pictures make poor matrix products; more, and what lies between
 # the layers outgrows the caches and is asked of the operating system anew each time.
