@@ -426,7 +426,7 @@ def test_raw_pictures_are_aligned(media: Path, models: dict[str, Path], tmp_path
 
     # The same crops and the same scores as the detector's own window of clips.
     files = [mini.root / "img_o" / path for path in mini.paths["SN002"]]
-    expected = AUDetector(models["disfa"], device="cpu", window="clips").detect_images(files)
+    expected = AUDetector(models["disfa"], device="cpu", window="clips", precision="float32").detect_images(files)
     frames = read_list("disfa", mini.lists, 2)
     from pyfau.aligners import load_aligner
 
