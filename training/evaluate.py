@@ -402,7 +402,8 @@ def main() -> None:
     model = load(args.model)
     calibration, thresholds = model.config.calibration, model.config.thresholds
     sources = {name: Source.load(args.data, name, args.split, proxies=True) for name in SOURCES}
-    head = {name: score(uncalibrated(model), source, args.mode) for name, source in sources.items()}
+    model = uncalibrated(model)
+    head = {name: score(model, source, args.mode) for name, source in sources.items()}
     faces = Faces.load(args.data, args.split)
     if args.calibrate:
         result = choose(head, faces.emotion == "neutral")

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pyfau.models.config import HEADS, MDHRConfig, Region
-from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures
+from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, TemporalConvolution
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
@@ -98,9 +98,7 @@ class Trainee(nn.Module):
         with torch.no_grad():
             # The temporal parts begin as if they were not there.
             self.mdhr.dynamics.output.norm.weight.zero_()
-            self.mdhr.temporal.weight.zero_()
-            self.mdhr.temporal.weight[TCN_KERNEL // 2] = 1.0
-            self.mdhr.temporal.bias.zero_()
+            pass_through(self.mdhr.temporal)
         self.squeeze = nn.Linear(config.width, 16)
         self.shapes = nn.Linear(16 * TOKENS, SHAPES)
         self.points = nn.Linear(16 * TOKENS, 2 * POINTS)
@@ -132,6 +130,14 @@ class Trainee(nn.Module):
         self.mdhr.backbone.eval()
 
 
+@torch.no_grad()
+def pass_through(temporal: TemporalConvolution) -> None:
+    """Set the convolution over time to give each frame as it is."""
+    temporal.weight.zero_()
+    temporal.weight[TCN_KERNEL // 2] = 1.0
+    temporal.bias.zero_()
+
+
 def leave_out(net: MDHR, parts: Sequence[str]) -> None:
     """Set parts of the network to where they change nothing, and keep them there."""
     frozen: list[nn.Parameter] = []
@@ -145,9 +151,7 @@ def leave_out(net: MDHR, parts: Sequence[str]) -> None:
             net.cross_region.linear.weight.zero_()
         if "temporal" in parts:
             frozen += [net.temporal.weight, net.temporal.bias]
-            net.temporal.weight.zero_()
-            net.temporal.weight[TCN_KERNEL // 2] = 1.0
-            net.temporal.bias.zero_()
+            pass_through(net.temporal)
     for parameter in frozen:
         parameter.requires_grad_(False)
 
@@ -226,10 +230,9 @@ def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tu
     else:
         named, placed = ~batch.shapes.isnan(), ~batch.points.flatten(2).isnan()
         losses["shapes"] = SHAPES_LOSS * masked_mean((shapes.float() - batch.shapes.nan_to_num()) ** 2, named)
-        off = (points.float() - batch.points.flatten(2).nan_to_num()).abs()
-        losses["points"] = POINTS_LOSS * masked_mean(
-            F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none", beta=0.05), placed
-        )
+        places = batch.points.flatten(2).nan_to_num()
+        off = F.smooth_l1_loss(points.float(), places, reduction="none", beta=0.05)
+        losses["points"] = POINTS_LOSS * masked_mean(off, placed)
     return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
 
 
@@ -249,10 +252,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--mixed-steps", type=int, default=3200)
-    parser.add_argument("--frame-steps", type=int, default=1400)
+    parser.add_argument("--frame-steps", type=int, default=1300)
     parser.add_argument("--window-steps", type=int, default=300)
     parser.add_argument("--start", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
-    parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the second stage")
+    parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
