@@ -15,7 +15,7 @@ CROP, MARGIN = 112, 8  # crops are stored with a margin, for shifts and scales i
 STORED = CROP + 2 * MARGIN
 # Eyes, nose and mouth corners in fractions of the 112 px crop: wider than the paper's, so that the chin of an open
 # mouth stays inside.
-TEMPLATE = ((0.33, 0.30), (0.67, 0.30), (0.50, 0.50), (0.353, 0.654), (0.647, 0.654))
+TEMPLATE = ((0.296, 0.26), (0.704, 0.26), (0.50, 0.50), (0.324, 0.685), (0.676, 0.685))
 # AU -> (gain, blendshape names whose mean is taken). The teacher has no AU6 and no AU9.
 TEACHER = {
     1: (1.0, ("browInnerUp",)),

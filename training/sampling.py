@@ -129,22 +129,22 @@ def _light(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     tables = curve[:, None] * (1 + 0.06 * rng.normal(size=3))
     lookup = (tables.clip(0, 1) * 255).round().astype(np.uint8)[None]
     frames = np.stack([cv2.LUT(f, lookup) for f in frames])
-    if small < 0.3:  # a smaller face, enlarged
+    if small < 0.2:  # a smaller face, enlarged
         side = int(rng.uniform(30, 90))
         frames = np.stack(
             [cv2.resize(cv2.resize(f, (side, side), interpolation=cv2.INTER_AREA), (CROP, CROP)) for f in frames]
         )
-    if blurred < 0.15:
+    if blurred < 0.1:
         sigma = rng.uniform(0.5, 2.0, 2)
         frames = np.stack([cv2.GaussianBlur(f, (0, 0), sigma[0], sigmaY=sigma[1]) for f in frames])
-    if covered < 0.1:  # something before the face
+    if covered < 0.05:  # something before the face
         top, left = rng.integers(0, 80, 2)
         height, width = rng.integers(15, 45, 2)
         frames[:, top : top + height, left : left + width] = rng.integers(0, 256, 3)
-    if noisy < 0.3:
+    if noisy < 0.15:
         noise = rng.normal(0, 255 * 0.03 * rng.random(), frames.shape).astype(np.float32)
         frames = (frames + noise).clip(0, 255).astype(np.uint8)
-    if packed < 0.25:
+    if packed < 0.15:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(20, 85))]
         frames = np.stack([cv2.imdecode(cv2.imencode(".jpg", f, quality)[1], cv2.IMREAD_COLOR) for f in frames])
     return frames

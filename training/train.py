@@ -24,6 +24,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from data import AUS, CROP, TEMPLATE
 from evaluate import report
+from pytorch_optimizer import Muon
 from sampling import POINTS, SHAPES, Batch, Batches, Source
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -40,9 +42,9 @@ from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, 
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="2",
+    version="3",
     backbone="small",
-    backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2)},
+    backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2), "local": 96},
     aus=AUS,
     regions=(
         Region("up", (0, 3), (1, 2, 4, 7, 43)),
@@ -79,22 +81,28 @@ class Stage:
 
 
 STAGES = {
-    # sequences of each source in a batch, length, highest learning rate, and how far a label of a rendered face counts:
-    # a disputed one, and any other but AU6 and AU9
-    "mixed": Stage({"faces": 56, "clips": 12, "rendered": 28}, 1, 3e-3, 0.4, 0.7),
-    "frames": Stage({"faces": 62, "clips": 16, "rendered": 18}, 1, 1.5e-3, 0.0, 0.15),
-    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.15),
+    # sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
+    # rendered face counts: a disputed one, and any other but AU6 and AU9
+    "mixed": Stage({"faces": 40, "clips": 8, "rendered": 16}, 1, 3e-3, 0.3, 0.6),
+    "frames": Stage({"faces": 46, "clips": 8, "rendered": 10}, 1, 3e-3, 0.0, 0.3),
+    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3),
 }
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
-REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.2, 0.5, 2.0
+REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.1, 2.0
 
 
 class Trainee(nn.Module):
-    """The network, and heads for the auxiliary targets that are thrown away afterwards."""
+    """The network, and heads for the auxiliary targets that are thrown away afterwards.
 
-    def __init__(self, config: MDHRConfig) -> None:
+    Args:
+        config: Of the network.
+        spread: (52,) standard deviations of the blendshapes, by which they are divided: many are small.
+    """
+
+    def __init__(self, config: MDHRConfig, spread: np.ndarray) -> None:
         super().__init__()
         self.mdhr = MDHR(config)
+        self.register_buffer("spread", torch.tensor(spread, dtype=torch.float32))
         with torch.no_grad():
             # The temporal parts begin as if they were not there.
             self.mdhr.dynamics.output.norm.weight.zero_()
@@ -214,11 +222,10 @@ def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tu
         if usable.any():
             region_loss = region_loss + F.cross_entropy(logit[usable].float(), classes[usable])
     losses["region"] = REGION_LOSS * region_loss
-    agreement, start = torch.zeros(()), 0
-    for count in stage.counts.values():  # within each source; over windows also within each window
-        mine = slice(start, start + count)
+    drawn = stage.counts["rendered"]  # the last ones of a batch
+    agreement = torch.zeros(())
+    for mine in (slice(-drawn), slice(-drawn, None)):  # within real and within drawn; over windows also within each
         agreement = agreement + disagreement(s[mine].flatten(0, 1), y[mine].flatten(0, 1), weights[mine].flatten(0, 1))
-        start += count
     losses["agreement"] = AGREEMENT_LOSS * agreement
     if stage.length > 1:
         total = weights.sum(1, keepdim=True).clamp_min(1e-6)
@@ -229,31 +236,48 @@ def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tu
         )
     else:
         named, placed = ~batch.shapes.isnan(), ~batch.points.flatten(2).isnan()
-        losses["shapes"] = SHAPES_LOSS * masked_mean((shapes.float() - batch.shapes.nan_to_num()) ** 2, named)
+        told = batch.shapes.nan_to_num() / trainee.spread
+        losses["shapes"] = SHAPES_LOSS * masked_mean((shapes.float() - told) ** 2, named)
         places = batch.points.flatten(2).nan_to_num()
         off = F.smooth_l1_loss(points.float(), places, reduction="none", beta=0.05)
         losses["points"] = POINTS_LOSS * masked_mean(off, placed)
     return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
 
 
-def optimiser(trainee: Trainee, stage: Stage) -> torch.optim.AdamW:
-    named = [
-        (n, p)
-        for n, p in trainee.named_parameters()
-        if p.requires_grad and (stage.length == 1 or not n.startswith("mdhr.backbone."))
-    ]
-    decayed = [p for n, p in named if p.ndim > 1]
-    plain = [p for n, p in named if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}])
+def optimiser(trainee: Trainee, stage: Stage) -> Muon:
+    """Muon for the matrices and filters inside the network, AdamW for what is at its ends and for vectors."""
+    inner: list[nn.Parameter] = []
+    outer: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, p in trainee.named_parameters():
+        if not p.requires_grad or (stage.length > 1 and name.startswith("mdhr.backbone.")):
+            continue
+        at_end = name.startswith(("shapes.", "points.", "mdhr.backbone.stem")) or name == "mdhr.classifier"
+        matrix = p.ndim in (2, 4) and min(p.shape[0], p[0].numel()) > 4
+        (plain if p.ndim <= 1 else inner if matrix and not at_end else outer).append(p)
+    adam = {"use_muon": False, "betas": (0.9, 0.99)}
+    return Muon(
+        [
+            {"params": inner, "use_muon": True, "lr": stage.rate, "use_adjusted_lr": True, "weight_decay": 0.05},
+            {"params": outer, "lr": stage.rate, "weight_decay": 0.05, **adam},
+            {"params": plain, "lr": stage.rate, "weight_decay": 0.0, **adam},
+        ]
+    )
+
+
+def rate_at(step: int, name: str, length: int) -> float:
+    """Share of the highest learning rate: rising over 200 steps, and falling to 0 but in the first stage."""
+    rise = min(1.0, (step + 1) / min(200, length))
+    return rise if name == "mixed" else rise * max(0.0, 1 - step / length)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--mixed-steps", type=int, default=3200)
-    parser.add_argument("--frame-steps", type=int, default=1300)
-    parser.add_argument("--window-steps", type=int, default=300)
+    parser.add_argument("--mixed-steps", type=int, default=3400)
+    parser.add_argument("--frame-steps", type=int, default=3400)
+    parser.add_argument("--window-steps", type=int, default=250)
     parser.add_argument("--start", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
@@ -266,7 +290,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {name: Source.load(args.data, name, "train", proxies=True) for name in ("faces", "clips", "rendered")}
     config = dataclasses.replace(CONFIG, head=args.head)
-    trainee = Trainee(config).to(memory_format=torch.channels_last)
+    spread = np.nanstd(sources["faces"].shapes, axis=0).clip(0.02)
+    trainee = Trainee(config, spread).to(memory_format=torch.channels_last)
     if args.start:
         learnt = torch.load(args.start, weights_only=True)["state"]
         if args.head != CONFIG.head:  # another head begins anew
@@ -292,9 +317,7 @@ def main() -> None:
         single = stage.length == 1
         weights = label_weights(stage)
         adam = optimiser(trainee, stage)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            adam, max_lr=stage.rate, total_steps=len(steps) + 1, pct_start=0.15 if single else 0.1
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, name=name, length=len(steps)))
         if state is not None and done > steps.start:
             adam.load_state_dict(state["adam"])
             schedule.load_state_dict(state["schedule"])

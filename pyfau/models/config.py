@@ -121,6 +121,9 @@ class MDHRConfig:
         demand(self.input_size == size, f"input_size must be {size} for {self.backbone!r}, got {self.input_size}")
         known = {"widths": 1024, "blocks": 16} if self.backbone == "small" else {}
         for name, values in options.items():
+            if name == "local" and self.backbone == "small":
+                demand(type(values) is int and 0 <= values <= 1024, f"local must be in 0..1024, got {values!r}")
+                continue
             demand(
                 name in known
                 and isinstance(values, list | tuple)

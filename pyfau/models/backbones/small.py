@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyfau.models.packed import convolve
@@ -29,18 +31,38 @@ class BasicBlock(nn.Module):
         return convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x), add=shortcut)
 
 
+class LocalLinear(nn.Module):
+    """A linear layer and ReLU with weights of their own for each token: in an aligned face each place means something.
+
+    A network for action units did so first: the region layer of Zhao et al., DRML, CVPR 2016.
+    """
+
+    def __init__(self, tokens: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        shared = nn.init.kaiming_normal_(torch.empty(outputs, inputs), nonlinearity="relu").T
+        self.weight = nn.Parameter(shared.repeat(tokens, 1, 1))  # alike at first
+        self.bias = nn.Parameter(torch.zeros(tokens, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(F, tokens, inputs) -> (F, tokens, outputs)."""
+        return F.relu(torch.baddbmm(self.bias, x.transpose(0, 1), self.weight)).transpose(0, 1)
+
+
 class SmallNet(nn.Module):
     """A strided stem and four stages at 56, 28, 14 and 7 rows and columns.
 
     Args:
         widths: Channels of the four stages.
         blocks: Residual blocks of the four stages. The first stage may have none: its map is then the stem's.
+        local: Channels of a `LocalLinear` over the static tokens; 0 for none.
     """
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96, 192), blocks: Sequence[int] = (1, 2, 2, 2)) -> None:
+    def __init__(
+        self, widths: Sequence[int] = (24, 48, 96, 192), blocks: Sequence[int] = (1, 2, 2, 2), local: int = 0
+    ) -> None:
         super().__init__()
         self.scale_channels = cast(tuple[int, int, int, int], tuple(widths))
-        self.static_channels = widths[-1]
+        self.static_channels = local or widths[-1]
         self.stem = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
         self.stem_bn = nn.BatchNorm2d(widths[0])
         inputs = widths[0]
@@ -51,6 +73,7 @@ class SmallNet(nn.Module):
                 layers.append(BasicBlock(inputs, width, 2 if stage and block == 0 else 1))
                 inputs = width
             self.stages.append(nn.Sequential(*layers))
+        self.local = LocalLinear(49, widths[-1], local) if local else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `pyfau.models.backbones.Backbone`; x is (F, 3, 112, 112)."""
@@ -59,4 +82,4 @@ class SmallNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
             scales.append(x)
-        return scales, x.flatten(2).transpose(1, 2)
+        return scales, self.local(x.flatten(2).transpose(1, 2))
