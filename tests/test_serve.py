@@ -568,7 +568,7 @@ def test_camera_in_the_browser(media: Path, tmp_path: Path) -> None:
         assert not page.find_element(By.ID, "video").is_displayed()
         assert text_of(page, "error") == ""
         page.find_element(By.ID, "camera").click()  # a session of its own, the first one's place being free
-        wait_for(lambda: text_of(page, "rate") != "–", 60)
+        wait_for(lambda: text_of(page, "latency").endswith(" ms"), 60)
         assert text_of(page, "error") == ""
         assert complaints(page) == []
         assert served.end() == ""
