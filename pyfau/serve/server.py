@@ -39,6 +39,7 @@ from pyfau.types import AURow
 T = TypeVar("T")
 MOST_FRAME_BYTES = 2 << 20  # of one camera frame
 _TURN_S = 0.1  # a clip gives way to other sessions so often
+_LOOK_UP_S = 0.2  # who waits looks so often whether it still should
 _PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css")}
 _PAGE["/page.js"] = ("page.js", "text/javascript")
 
@@ -74,7 +75,7 @@ class AUServer:
 
     Attributes:
         app: The ASGI application; use it with its lifespan.
-        is_ending: Whether the server is about to end; clips that are being scored are given up then.
+        is_ending: Whether the server is about to end; clips that arrive or are being scored are given up then.
 
     Raises:
         OptionError: The detector's window is "clips", which cannot answer at once.
@@ -120,7 +121,16 @@ class AUServer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _in_time(self, step: Awaitable[T]) -> T:
-        return await asyncio.wait_for(step, self._limits.idle_seconds)
+        """Wait for the other side, but no longer than it may stand still, nor for long when the server is to end."""
+        end = time.monotonic() + self._limits.idle_seconds
+        task = asyncio.ensure_future(step)
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_UP_S))[0]:
+                if self.is_ending() or time.monotonic() > end:
+                    raise asyncio.TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _settings(self, request: Request) -> Response:
         detector, limits = self._detector, self._limits

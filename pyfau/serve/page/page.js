@@ -31,15 +31,14 @@ function begin(camera) {
   for (const card of cards.values()) card.root.remove();
   cards.clear();
   for (const node of [element.csv, element.slide, element.progress, picture]) node.hidden = true;
-  for (const node of [element.rate, element.latency, element.time]) node.textContent = "–";
   element.nobody.hidden = false;
+  element.nobody.textContent = "No face yet.";
   shown = { faces: [], width: 1, height: 1 };
   const begun = { camera, stop: () => {} };
   session = begun;
   picture.classList.toggle("mirrored", camera);
   element.stop.disabled = false;
-  element.speed.hidden = !camera;
-  element.clock.hidden = false;
+  element.clock.hidden = element.speed.hidden = true;
   return begun;
 }
 
@@ -112,7 +111,8 @@ function show(rows, width, height) {
   }
   element.nobody.hidden = cards.size > 0;
   element.nobody.textContent = "No face in this frame.";
-  if (rows.length && rows[0].time_s !== null) element.time.textContent = `${rows[0].time_s.toFixed(2)} s`;
+  element.clock.hidden = rows[0].time_s === null;
+  if (!element.clock.hidden) element.time.textContent = `${rows[0].time_s.toFixed(2)} s`;
   draw();
 }
 
@@ -212,7 +212,8 @@ async function startCamera() {
     if (!problem) {
       answered.push(now);
       if (answered.length > 20) answered.shift();
-      if (answered.length > 1) element.rate.textContent = ((1000 * (answered.length - 1)) / (now - answered[0])).toFixed(1);
+      element.speed.hidden = answered.length < 2;
+      element.rate.textContent = ((1000 * (answered.length - 1)) / (now - answered[0])).toFixed(1);
       element.latency.textContent = `${Math.round(now - sent)} ms`;
       show(answer.rows, answer.width, answer.height);
     }
