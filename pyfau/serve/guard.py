@@ -45,14 +45,17 @@ class Guard:
             return
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        app = self._app
-        if problem := self._problem(scope):
-            app = JSONResponse({"error": problem}, 403)
-        await app(scope, receive, send_with_headers)
+        problem = self._problem(scope)
+        if not problem:
+            await self._app(scope, receive, send_with_headers)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
+        else:
+            await JSONResponse({"error": problem}, 403)(scope, receive, send_with_headers)
 
     def _problem(self, scope: Scope) -> str:
         headers = Headers(scope=scope)

@@ -10,9 +10,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +39,7 @@ from pyfau.types import AURow
 T = TypeVar("T")
 MOST_FRAME_BYTES = 2 << 20  # of one camera frame
 _TURN_S = 0.1  # a clip gives way to other sessions so often
+_PATIENCE_S = 1.0  # a page that begins anew may come before its last session is seen to have ended
 _LOOK_UP_S = 0.2  # who waits looks so often whether it still should
 _PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css")}
 _PAGE["/page.js"] = ("page.js", "text/javascript")
@@ -102,15 +103,18 @@ class AUServer:
         )
 
     @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> Any:
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         with ThreadPoolExecutor(1, "pyfau-serve") as self._thread:
             yield
 
-    @contextmanager
-    def _session(self) -> Iterator[None]:
-        if self._open >= self._limits.sessions:
-            sessions = "1 session runs" if self._open == 1 else f"{self._open} sessions run"
-            raise HTTPException(503, f"the server is busy: {sessions} already. End one, or try again later")
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[None]:
+        patience = time.monotonic() + _PATIENCE_S
+        while self._open >= self._limits.sessions:
+            if time.monotonic() > patience:
+                sessions = "1 session runs" if self._open == 1 else f"{self._open} sessions run"
+                raise HTTPException(503, f"the server is busy: {sessions} already. End one, or try again later")
+            await asyncio.sleep(_PATIENCE_S / 20)
         self._open += 1
         try:
             yield
@@ -152,7 +156,7 @@ class AUServer:
         await socket.accept()
         with suppress(WebSocketDisconnect, asyncio.TimeoutError):
             try:
-                with self._session():
+                async with self._session():
                     await self._answer_frames(socket)
             except HTTPException as busy:
                 await self._in_time(socket.send_json({"error": busy.detail}))
@@ -180,25 +184,28 @@ class AUServer:
 
     async def _clip(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A clip in; out come lines of JSON: what it is, its rows as they are scored, and in the end a CSV file."""
-        request = Request(scope, receive)
-        with suppress(ClientDisconnect), self._session():
-            folder = TemporaryDirectory(prefix="pyfau-serve-")
-            clip = _Clip(self._detector, Path(folder.name), self._limits.clip_seconds)
+        with suppress(ClientDisconnect, asyncio.TimeoutError):
+            async with self._session():
+                await self._answer_clip(Request(scope, receive), send)
+
+    async def _answer_clip(self, request: Request, send: Send) -> None:
+        folder = TemporaryDirectory(prefix="pyfau-serve-")
+        clip = _Clip(self._detector, Path(folder.name), self._limits.clip_seconds)
+        try:
+            await self._receive_clip(request, clip.path)
             try:
-                await self._receive_clip(request, clip.path)
-                try:
-                    first = await self._in_thread(clip.open)
-                except PyfauError as error:
-                    raise HTTPException(422, str(error)) from error
-                headers = [(b"content-type", b"application/x-ndjson")]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await self._send_line(send, first)
-                last = await self._send_rows(request, send, clip)
-            finally:
-                # In the thread, so after whatever it is still doing with the clip; awaited unless we are cancelled.
-                ended = self._thread.submit(clip.close, folder)
-            await asyncio.wrap_future(ended)
-            await self._in_time(self._send_line(send, last, more=False))
+                first = await self._in_thread(clip.open)
+            except PyfauError as error:
+                raise HTTPException(422, str(error)) from error
+            headers = [(b"content-type", b"application/x-ndjson")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send_line(send, first)
+            last = await self._send_rows(request, send, clip)
+        finally:
+            # In the thread, so after whatever it is still doing with the clip.
+            ended = self._thread.submit(clip.close, folder)
+        await asyncio.wrap_future(ended)
+        await self._send_line(send, last, more=False)
 
     async def _receive_clip(self, request: Request, path: Path) -> None:
         most = self._limits.clip_bytes
@@ -230,17 +237,14 @@ class AUServer:
                     raise ClientDisconnect
                 if self.is_ending():
                     return {"error": "the server was ended"}
-                await self._in_time(self._send_line(send, {"rows": [_describe(row) for row in rows]}))
-            return {"csv": await self._in_thread(clip.write_csv)}
+                await self._send_line(send, {"rows": [_describe(row) for row in rows]})
+            return await self._in_thread(clip.finish)
         except PyfauError as error:
             return {"error": str(error)}
-        except asyncio.TimeoutError:
-            raise ClientDisconnect from None  # it takes no answers
 
-    @staticmethod
-    async def _send_line(send: Send, record: dict[str, Any], more: bool = True) -> None:
+    async def _send_line(self, send: Send, record: dict[str, Any], more: bool = True) -> None:
         body = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        await send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._in_time(send({"type": "http.response.body", "body": body, "more_body": more}))
 
 
 class _Endpoint:
@@ -262,9 +266,11 @@ class _Clip:
         self._most_seconds = most_seconds
         self._result = AUResult(detector.aus, detector.settings())
         self._rows: Generator[AURow, None, None] | None = None
+        self._warnings: list[str] = []
 
     def open(self) -> dict[str, Any]:
         reader, (width, height) = open_clip(self.path, self._most_seconds)
+        self._warnings = reader.warnings
         self._rows = self._detector.iter_frames(reader, batch_size=1)  # larger ones are scored in a second thread
         return {"width": width, "height": height, "fps": reader.fps, "frames": reader.frame_count}
 
@@ -280,8 +286,9 @@ class _Clip:
         self._result.extend(rows)
         return rows
 
-    def write_csv(self) -> str:
-        return self._result.to_csv(self.path.with_name("scores.csv")).read_text()
+    def finish(self) -> dict[str, Any]:
+        table = self._result.to_csv(self.path.with_name("scores.csv"))
+        return {"csv": table.read_text(), "warnings": self._warnings}
 
     def close(self, folder: TemporaryDirectory[str]) -> None:
         if self._rows is not None:

@@ -240,7 +240,7 @@ async function startClip(file) {
   say("Sending the clip …");
   const frames = []; // {time, rows}, in order
   let clip = null;
-  let csv = null;
+  let last = null; // {csv, warnings}
   try {
     const response = await fetch("clip", { method: "POST", body: file, signal: stopped.signal });
     if (!response.ok) {
@@ -255,11 +255,10 @@ async function startClip(file) {
       }
       if (record.rows) {
         collect(frames, record.rows, clip);
-        const last = frames.at(-1);
-        show(last.rows, clip.width, clip.height);
+        show(frames.at(-1).rows, clip.width, clip.height);
         if (clip.frames) element.progress.value = Math.min(1, frames.length / clip.frames);
         say(`Scoring the clip: ${frames.length}${clip.frames ? ` of ${clip.frames}` : ""} frames.`);
-      } else if (record.csv !== undefined) csv = record.csv;
+      } else if (record.csv) last = record;
       else clip = record;
     }
   } catch (error) {
@@ -267,13 +266,14 @@ async function startClip(file) {
     return;
   }
   if (session !== begun) return;
-  if (csv === null) {
+  if (!last) {
     end(begun, "", GONE);
     return;
   }
   element.progress.hidden = true;
   say(`${frames.length} frames scored. The server has deleted the clip.`);
-  play(begun, file, frames, clip, csv);
+  if (last.warnings.length) complain(`The clip is damaged: ${last.warnings.join("; ")}.`);
+  play(begun, file, frames, clip, last.csv);
 }
 
 function play(begun, file, frames, clip, csv) {
