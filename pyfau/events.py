@@ -58,7 +58,7 @@ def events(result: AUResult, *, min_frames: int = 1, join_frames: int = 0) -> pd
         raise InputError("pictures that were scored independently have no events: expected frames of one sequence")
     table = result.to_dataframe()
     table = table[table["face_id"].notna() & (table["success"] == 1)]
-    step = _frame_interval(table, result.metadata.get("fps"))
+    step = frame_interval(table, result.metadata.get("fps"))
     found: list[tuple[Any, ...]] = []
     for face_id, rows in table.sort_values(["face_id", "frame"], kind="stable").groupby("face_id"):
         frame, time_s = rows["frame"].to_numpy(), rows["time_s"].to_numpy()
@@ -90,7 +90,7 @@ def _count(name: str, value: int, least: int) -> int:
     return count
 
 
-def _frame_interval(table: pd.DataFrame, fps: Any) -> float:
+def frame_interval(table: pd.DataFrame, fps: Any) -> float:
     """Seconds from one frame to the next: the median of what the times say, else 1 / fps, else NaN."""
     times = table.dropna(subset=["time_s"]).drop_duplicates("frame").sort_values("frame")
     if len(times) > 1:
