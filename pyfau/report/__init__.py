@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau import __version__
-from pyfau.aus import AU_NAMES
 from pyfau.errors import DependencyError, InputError, OptionError
 from pyfau.events import events, frame_interval
 from pyfau.report.stills import Still, take_stills
-from pyfau.report.tables import co_occurrence, summarise
+from pyfau.report.tables import co_occurrence, full_name, summarise, thresholds_of
 from pyfau.result import AUResult, StrPath
 from pyfau.video import is_folder, is_picture
 
@@ -93,9 +92,9 @@ def write_report(
         if not (is_folder(video) or is_picture(video)):
             player = _player(Path(video), path, embed_limit)
 
-    timed = not independent and bool(rows["time_s"].notna().all())
-    step = frame_interval(rows, record.get("fps")) if timed else 1.0
-    thresholds = _thresholds(result)
+    step = frame_interval(rows, record.get("fps"))
+    timed = not independent and math.isfinite(step) and bool(rows["time_s"].notna().all())
+    thresholds = thresholds_of(result)
     sections = []
     for face_id, part in faces.items():
         of_face = None if found is None else found[found["face_id"] == face_id]
@@ -106,8 +105,8 @@ def write_report(
     data = {
         "timed": timed,
         "independent": independent,
-        "step": step,
-        "aus": [{"name": au, "label": _full_name(au), "threshold": thresholds[au]} for au in result.aus],
+        "step": step if timed else 1,
+        "aus": [{"name": au, "label": full_name(au), "threshold": thresholds[au]} for au in result.aus],
         "faces": [_series(part, result.aus, timed) for part in faces.values()],
     }
     page = template.render(
@@ -176,18 +175,6 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _full_name(au: str) -> str:
-    return f"{au} {AU_NAMES.get(au, '')}".strip()
-
-
-def _thresholds(result: AUResult) -> dict[str, float | None]:
-    """The threshold of each AU, None where the metadata does not tell it."""
-    record = result.metadata.get("thresholds")
-    known = record if isinstance(record, Mapping) else {}
-    values = {au: known.get(au) for au in result.aus}
-    return {au: value if isinstance(value, int | float) and 0 <= value <= 1 else None for au, value in values.items()}
 
 
 def _about(record: Mapping[str, Any]) -> dict[str, Any]:

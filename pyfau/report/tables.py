@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pyfau.aus import AU_NAMES
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pyfau.result import AUResult
+
+
+def full_name(au: str) -> str:
+    """Such as "AU12 lip corner puller"; the column's name alone where FACS has none for it."""
+    return f"{au} {AU_NAMES.get(au, '')}".strip()
+
+
+def thresholds_of(result: AUResult) -> dict[str, float | None]:
+    """The threshold of each AU, None where the metadata does not tell it."""
+    record = result.metadata.get("thresholds")
+    known = record if isinstance(record, Mapping) else {}
+    values = {au: known.get(au) for au in result.aus}
+    return {au: value if isinstance(value, int | float) and 0 <= value <= 1 else None for au, value in values.items()}
 
 
 def summarise(rows: pd.DataFrame, aus: tuple[str, ...], found: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -20,7 +38,7 @@ def summarise(rows: pd.DataFrame, aus: tuple[str, ...], found: pd.DataFrame | No
         found: The face's events; None if there can be none.
 
     Returns:
-        One dict an AU with au, share (of the rows, active), mean and peak (scores), peak_frame, and, of the events,
+        One dict an AU with au, share (of the rows, active), mean and peak (scores), and, of the events,
         onsets (how many) and length_s (their mean length; NaN if there is none, or no times); None without events.
     """
     lines = []

@@ -5,7 +5,7 @@
   const plot = byId("timeline"), heat = byId("together"), video = byId("video"), readout = byId("readout");
   if (!plot) return;  // no face
   const unit = data.timed ? "time (s)" : data.independent ? "picture" : "frame";
-  const ROW = 66, LABEL = 18, MARGIN = {l: 34, r: 8, t: 8, b: 46};  // pixels: of one AU, its name, around the plot
+  const ROW = 70, LABEL = 21, MARGIN = {l: 34, r: 8, t: 30, b: 46};  // pixels: of one AU, its name, around the plot
   const BAR = -0.1;  // height at which the bars lie that say "active"
   const MISSING = 0xffff, ACTIVE = 0x8000, STEPS = 32766;  // see _series in report/__init__.py
   let face = null, seekable = false;
@@ -48,13 +48,18 @@
 
   /**
    * Points of one AU between two rows: all of them, or the lowest and highest of as many groups of rows as fit into the
-   * width, so that no peak is lost. Groups are those of rows, and a gap in the frames breaks the line.
+   * width, so that no peak is lost. A gap in the frames breaks the line; what is shorter than `least` is drawn so long,
+   * or it could not be seen.
    */
-  function points(values, from, to, group, least) {
+  function points(values, from, to, group, least, marked) {
     const line = {x: [], y: [], frame: []}, bars = {x: [], y: []};
-    const put = (row, x, y) => { line.x.push(x); line.y.push(y); line.frame.push(face.frames[row]); };
+    const put = (x, y, frame) => { line.x.push(x); line.y.push(y); line.frame.push(frame); };
     const broken = (row) => data.independent || face.frames[row] !== face.frames[row - 1] + 1;
-    let alone = false;
+    let alone = false;  // whether the last point has no line to it
+    const close = () => {
+      const end = line.x.length - 1;
+      if (alone && !marked) put(line.x[end] + least, line.y[end], line.frame[end]);
+    };
     for (let start = from; start < to; start += group) {
       const end = Math.min(start + group, to);
       let low = -1, high = -1, first = -1, last = -1, gap = start > from && broken(start);
@@ -66,13 +71,12 @@
         if (values[row] & ACTIVE) { if (first < 0) first = row; last = row; }
       }
       if (gap && line.x.length) {
-        const end = line.x.length - 1;
-        if (alone) put(rowFrom(line.x[end]), line.x[end] + least, line.y[end]);  // one frame would be invisible
-        put(start, null, null);
+        close();
+        put(null, null, null);
       }
       alone = (gap || !line.x.length) && low === high;
       for (const row of low === high ? [low] : low < high ? [low, high] : [high, low]) {
-        if (row >= 0) put(row, face.x[row], score(values[row]));
+        if (row >= 0) put(face.x[row], score(values[row]), face.frames[row]);
       }
       if (first >= 0) {
         const stop = Math.max(face.x[last] + data.step, face.x[first] + least), before = bars.x.length - 2;
@@ -80,6 +84,7 @@
         else { bars.x.push(face.x[first], stop, null); bars.y.push(BAR, BAR, null); }
       }
     }
+    close();
     return {line, bars};
   }
 
@@ -95,13 +100,13 @@
     const inside = rowFrom(right) - rowFrom(left);
     const group = inside <= 2 * width ? 1 : Math.ceil(inside / width);
     const drawn = {x: [], y: [], customdata: [], mode: []};
-    const few = inside < width / 6;
+    const mode = data.independent ? "markers" : inside < width / 6 ? "lines+markers" : "lines";
     for (const values of face.values) {
-      const {line, bars} = points(values, from, to, group, (right - left) / width);
+      const {line, bars} = points(values, from, to, group, (right - left) / width, mode !== "lines");
       drawn.x.push(line.x, bars.x);
       drawn.y.push(line.y, bars.y);
       drawn.customdata.push(line.frame, null);
-      drawn.mode.push(data.independent ? "markers" : few ? "lines+markers" : "lines", "lines");
+      drawn.mode.push(mode, "lines");
     }
     return drawn;
   }
@@ -139,8 +144,9 @@
           line: {color: color("threshold"), width: 1, dash: "dash"}});
       }
     });
-    const config = {responsive: true, displaylogo: false, displayModeBar: true, doubleClick: "reset",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
+    // The buttons one by one, because one of the usual ones sends the data to a server.
+    const config = {responsive: true, displaylogo: false, displayModeBar: true, doubleClick: "reset", plotlyServerURL: "",
+      modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]]};
     Plotly.react(plot, traces, layout, config);
     drawHeat(look);
   }
@@ -188,7 +194,7 @@
     for (const section of document.querySelectorAll("section.face")) {
       section.hidden = section.dataset.face !== String(face.id);
     }
-    readout.textContent = "\u00a0";
+    readout.textContent = "Point at the timeline to read its scores.";
     draw();
   }
 
@@ -199,13 +205,18 @@
       note.hidden = false;
       seekable = false;
     };
-    video.addEventListener("error", () => complain(byId("clip")
-      ? "This browser cannot play this video."
-      : "This browser cannot play this video, or the file is not where the page looks for it."));
-    video.addEventListener("loadedmetadata", () => {
-      if (!video.videoWidth) complain("This browser plays the sound of this video, but not its pictures.");
-      else seekable = data.timed;
-    });
+    const check = () => {
+      if (video.error) {
+        complain(byId("clip") ? "This browser cannot play this video."
+          : "This browser cannot play this video, or the file is not where the page looks for it.");
+      } else if (video.readyState >= video.HAVE_METADATA) {
+        seekable = data.timed;
+        if (!video.videoWidth) complain("This browser plays the sound of this video, but not its pictures.");
+      }
+    };
+    video.addEventListener("error", check);
+    video.addEventListener("loadedmetadata", check);
+    check();  // either may have been before this program
     const show = () => { if (seekable) mark(video.currentTime); };
     video.addEventListener("seeked", show);
     let last = -Infinity;
