@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import sys
@@ -298,6 +299,8 @@ def test_a_long_recording_stays_responsive(browser: WebDriver, tmp_path: Path) -
     scores[30_001, 3] = 0.9  # one frame
     result = AUResult(aus, {"fps": 30.0, "thresholds": dict.fromkeys(aus, 0.5)})
     for i, values in enumerate(scores):
+        if 40_010 < i < 43_000:
+            continue  # the face is away
         result.append(row(i, values, aus=aus, time_s=i / 30))
     page = write_report(result, tmp_path / "long.html")
     assert page.stat().st_size < 12e6
@@ -306,8 +309,11 @@ def test_a_long_recording_stays_responsive(browser: WebDriver, tmp_path: Path) -
     assert time.perf_counter() - started < 20
     points = "return document.getElementById('timeline').data.reduce((n, trace) => n + trace.x.length, 0)"
     assert browser.execute_script(points) < 16 * 5000
-    assert max(drawn(browser, 6, "y")) == pytest.approx(0.9, abs=1e-4)  # no peak is lost
+    assert max(y for y in drawn(browser, 6, "y") if y is not None) == pytest.approx(0.9, abs=1e-4)  # no peak is lost
     assert [x for x in drawn(browser, 7, "x") if x] == pytest.approx([1000.033, 1000.033], abs=2)
+    x = drawn(browser, 0, "x")
+    steps = [b - a for a, b in itertools.pairwise(x) if a is not None and b is not None]
+    assert max(steps) < 6  # a line over the gap would take 100 s
     started = time.perf_counter()
     at(browser, 1000).click_and_hold().perform()
     at(browser, 1030).release().perform()

@@ -7,7 +7,7 @@
   const unit = data.timed ? "time (s)" : data.independent ? "picture" : "frame";
   const ROW = 70, LABEL = 21, MARGIN = {l: 34, r: 8, t: 30, b: 46};  // pixels: of one AU, its name, around the plot
   const BAR = -0.1;  // height at which the bars lie that say "active"
-  const MISSING = 0xffff, ACTIVE = 0x8000, STEPS = 32766;  // see _series in report/__init__.py
+  const MISSING = 0xffff, ACTIVE = 0x8000, SCORE = 0x7fff, STEPS = 32766;  // see _series in report/__init__.py
   let face = null, seekable = false;
 
   // Plotly reads a little HTML, and %{...} in templates: names from files are neither.
@@ -44,40 +44,43 @@
     return row >= 0 && x - face.x[row] <= data.step * 1.01 ? row : -1;
   }
 
-  const score = (value) => value === MISSING ? null : (value & 0x7fff) / STEPS;
+  const score = (value) => value === MISSING ? null : (value & SCORE) / STEPS;
 
   /**
-   * Points of one AU between two rows: all of them, or the lowest and highest of as many groups of rows as fit into the
-   * width, so that no peak is lost. A gap in the frames breaks the line; what is shorter than `least` is drawn so long,
-   * or it could not be seen.
+   * Points of one AU between two rows: all of them, or the lowest and highest of every `size` rows, so that no peak is
+   * lost. A gap breaks the line, and no group goes over one that can be seen. What is shorter than `least` is drawn so
+   * long, or it could not be seen.
    */
-  function points(values, from, to, group, least, marked) {
+  function points(values, from, to, size, least, marked) {
     const line = {x: [], y: [], frame: []}, bars = {x: [], y: []};
     const put = (x, y, frame) => { line.x.push(x); line.y.push(y); line.frame.push(frame); };
-    const broken = (row) => data.independent || face.frames[row] !== face.frames[row - 1] + 1;
-    let alone = false;  // whether the last point has no line to it
+    const broken = (row) => data.independent || values[row] === MISSING || values[row - 1] === MISSING ||
+      face.frames[row] !== face.frames[row - 1] + 1 && (size === 1 || face.x[row] - face.x[row - 1] > least);
+    let end = from, alone = false;  // whether the last point has no line to it
     const close = () => {
-      const end = line.x.length - 1;
-      if (alone && !marked) put(line.x[end] + least, line.y[end], line.frame[end]);
+      const last = line.x.length - 1;
+      if (alone && !marked) put(line.x[last] + least, line.y[last], line.frame[last]);
     };
-    for (let start = from; start < to; start += group) {
-      const end = Math.min(start + group, to);
-      let low = -1, high = -1, first = -1, last = -1, gap = start > from && broken(start);
-      for (let row = start; row < end; row++) {
-        if (row > start && broken(row)) gap = true;
-        if (values[row] === MISSING) { gap = true; continue; }
-        if (low < 0 || (values[row] & 0x7fff) < (values[low] & 0x7fff)) low = row;
-        if (high < 0 || (values[row] & 0x7fff) > (values[high] & 0x7fff)) high = row;
-        if (values[row] & ACTIVE) { if (first < 0) first = row; last = row; }
-      }
-      if (gap && line.x.length) {
+    while (end < to) {
+      const start = end++;
+      const gap = start > from && broken(start);
+      if (gap) {
         close();
         put(null, null, null);
       }
-      alone = (gap || !line.x.length) && low === high;
-      for (const row of low === high ? [low] : low < high ? [low, high] : [high, low]) {
-        if (row >= 0) put(face.x[row], score(values[row]), face.frames[row]);
+      while (end < to && end < start + size && !broken(end)) end++;
+      alone = false;
+      if (values[start] === MISSING) continue;
+      let low = start, high = start, first = -1, last = -1;
+      for (let row = start; row < end; row++) {
+        if ((values[row] & SCORE) < (values[low] & SCORE)) low = row;
+        if ((values[row] & SCORE) > (values[high] & SCORE)) high = row;
+        if (values[row] & ACTIVE) { if (first < 0) first = row; last = row; }
       }
+      for (const row of low === high ? [low] : low < high ? [low, high] : [high, low]) {
+        put(face.x[row], score(values[row]), face.frames[row]);
+      }
+      alone = (gap || start === from) && low === high;
       if (first >= 0) {
         const stop = Math.max(face.x[last] + data.step, face.x[first] + least), before = bars.x.length - 2;
         if (before >= 0 && face.x[first] - bars.x[before] < data.step * 0.5) bars.x[before] = stop;
@@ -98,11 +101,11 @@
     const margin = (right - left) / 2, width = Math.max(plot.clientWidth - MARGIN.l - MARGIN.r, 200);
     const from = Math.max(rowFrom(left - margin) - 1, 0), to = Math.min(rowFrom(right + margin) + 1, face.x.length);
     const inside = rowFrom(right) - rowFrom(left);
-    const group = inside <= 2 * width ? 1 : Math.ceil(inside / width);
+    const size = inside <= 2 * width ? 1 : Math.ceil(inside / width);
     const drawn = {x: [], y: [], customdata: [], mode: []};
     const mode = data.independent ? "markers" : inside < width / 6 ? "lines+markers" : "lines";
     for (const values of face.values) {
-      const {line, bars} = points(values, from, to, group, (right - left) / width, mode !== "lines");
+      const {line, bars} = points(values, from, to, size, (right - left) / width, mode !== "lines");
       drawn.x.push(line.x, bars.x);
       drawn.y.push(line.y, bars.y);
       drawn.customdata.push(line.frame, null);
