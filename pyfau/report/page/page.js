@@ -124,7 +124,7 @@
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       modebar: {orientation: "h", bgcolor: color("paper"), color: color("faint"), activecolor: color("ink")},
       hoverlabel: {bgcolor: color("paper"), bordercolor: color("line"), font: {color: color("ink")}},
-      xaxis: {title: {text: unit}, range: [...range], minallowed: range[0], maxallowed: range[1], anchor: `y${count}`,
+      xaxis: {title: {text: unit}, hoverformat: data.timed ? ".3f" : "d", range: [...range], minallowed: range[0], maxallowed: range[1], anchor: `y${count}`,
         gridcolor: color("grid"), zeroline: false, showspikes: true, spikemode: "across", spikesnap: "cursor",
         spikethickness: 1, spikedash: "solid", spikecolor: color("faint")},
       shapes: [{type: "line", xref: "x", yref: "paper", x0: range[0], x1: range[0], y0: 0, y1: 1, visible: false,
