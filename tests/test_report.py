@@ -30,7 +30,7 @@ from pyfau.report import write_report
 from pyfau.report.stills import best_rows
 from pyfau.report.tables import co_occurrence, summarise
 from pyfau.result import AUResult
-from pyfau.types import AURow
+from pyfau.types import AURow, Failure
 
 FPS = 10.0
 HOSTILE = "<img src=x onerror='window.hacked=1'>%{x}</script><script>window.hacked=1</script>"
@@ -416,6 +416,16 @@ def test_options_of_events_reach_the_page(tmp_path: Path, capsys: pytest.Capture
     line = re.search(r"AU01 inner brow raiser</th>(.*?)</tr>", text, re.DOTALL)
     assert line is not None
     assert "<td>0</td>" in line[1]  # the one active frame is too short
+
+
+def test_what_went_wrong_is_noted_without_paths(tmp_path: Path) -> None:
+    result = two_faces()
+    result.warnings.append("the run did not <finish>")
+    result.failures += [Failure(f"/home/me/{i}.jpg", "no picture") for i in range(7)]
+    text = result.report(tmp_path / "a.html").read_text()
+    assert "<li>the run did not &lt;finish&gt;</li>" in text
+    assert "<li>could not be scored: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more</li>" in text
+    assert "/home/me" not in text
 
 
 def test_a_video_that_is_too_short_is_noted(tmp_path: Path) -> None:

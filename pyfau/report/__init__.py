@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 _STILL_FACES = 10  # of so many faces, those that are seen longest, the page holds stills
 _BRIEF_FRAMES = 30
+_SHOWN_FAILURES = 5
 
 
 def write_report(
@@ -81,7 +82,11 @@ def write_report(
     rows = table[table["face_id"].notna() & (table["success"] == 1)]
     faces = {int(face_id): part.sort_values("frame") for face_id, part in rows.groupby("face_id")}
     faces = dict(sorted(faces.items(), key=lambda item: -len(item[1])))
-    notes = list(result.warnings) + [f"{failure.source}: {failure.error}" for failure in result.failures]
+    notes = list(result.warnings)
+    if failed := [Path(failure.source).name for failure in result.failures]:
+        rest = len(failed) - _SHOWN_FAILURES
+        more = f" and {rest} more" if rest > 0 else ""
+        notes.append(f"could not be scored: {', '.join(failed[:_SHOWN_FAILURES])}{more}")
 
     stills: dict[tuple[int, str], Still] = {}
     player = None
