@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from pyfau import __version__
 from pyfau.errors import DependencyError, InputError, OptionError
-from pyfau.events import events, frame_interval
+from pyfau.events import events, scored_rows
 from pyfau.report.stills import Still, take_stills
-from pyfau.report.tables import co_occurrence, full_name, summarise, thresholds_of
+from pyfau.report.tables import co_occurrence, full_name, seconds_a_frame, summarise, thresholds_of
 from pyfau.result import AUResult, StrPath
 from pyfau.video import is_folder, is_picture
 
@@ -77,11 +77,9 @@ def write_report(
     record = result.metadata
     independent = bool(record.get("independent"))
     found = None if independent else events(result, min_frames=min_frames, join_frames=join_frames)
-    table = result.to_dataframe()
-    frames = int(table["frame"].nunique())
-    rows = table[table["face_id"].notna() & (table["success"] == 1)]
-    faces = {int(face_id): part.sort_values("frame") for face_id, part in rows.groupby("face_id")}
-    faces = dict(sorted(faces.items(), key=lambda item: -len(item[1])))
+    rows = scored_rows(result)
+    ids, counts = np.unique(rows["face_id"].to_numpy(np.int64), return_counts=True)
+    faces = {int(face_id): rows[rows["face_id"] == face_id] for face_id in ids[np.argsort(-counts, kind="stable")]}
     notes = list(result.warnings)
     if failed := [Path(failure.source).name for failure in result.failures]:
         rest = len(failed) - _SHOWN_FAILURES
@@ -97,8 +95,8 @@ def write_report(
         if not (is_folder(video) or is_picture(video)):
             player = _player(Path(video), path, embed_limit)
 
-    step = frame_interval(rows, record.get("fps"))
-    timed = not independent and math.isfinite(step) and bool(rows["time_s"].notna().all())
+    step = seconds_a_frame(result, rows)
+    timed = step is not None
     thresholds = thresholds_of(result)
     sections = []
     for face_id, part in faces.items():
@@ -110,7 +108,7 @@ def write_report(
     data = {
         "timed": timed,
         "independent": independent,
-        "step": step if timed else 1,
+        "step": step or 1,
         "aus": [{"name": au, "label": full_name(au), "threshold": thresholds[au]} for au in result.aus],
         "faces": [_series(part, result.aus, timed) for part in faces.values()],
     }
@@ -119,7 +117,7 @@ def write_report(
         version=__version__,
         record=_about(record),
         notes=notes,
-        frames=frames,
+        frames=len(np.unique(result.frames)),
         frames_with_face=int(rows["frame"].nunique()),
         sections=sections,
         independent=independent,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyfau.errors import DependencyError, InputError, OptionError
-from pyfau.events import frame_interval
-from pyfau.report.tables import full_name, thresholds_of
+from pyfau.events import scored_rows
+from pyfau.report.tables import full_name, seconds_a_frame, thresholds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,19 +25,17 @@ def plot_result(result: AUResult, face_id: int | None = None, kind: str = "lines
         raise DependencyError("plots need the package matplotlib: pip install 'pyfau[plot]'") from None
     if kind not in ("lines", "heatmap"):
         raise OptionError(f"kind must be lines or heatmap, got {kind!r}")
-    table = result.to_dataframe()
-    table = table[table["face_id"].notna() & (table["success"] == 1)]
-    faces = table["face_id"].value_counts()
-    if faces.empty or not result.aus:
+    table = scored_rows(result)
+    faces, counts = np.unique(table["face_id"].to_numpy(np.int64), return_counts=True)
+    if not len(faces) or not result.aus:
         raise InputError("there is nothing to plot: the result has no scores of a face")
-    chosen = int(faces.idxmax()) if face_id is None else face_id
-    if chosen not in faces.index:
-        raise OptionError(f"face_id must be one of {', '.join(map(str, sorted(faces.index)))}, got {face_id!r}")
-    rows = table[table["face_id"] == chosen].sort_values("frame")
+    chosen = int(faces[counts.argmax()]) if face_id is None else face_id
+    if chosen not in faces.tolist():
+        raise OptionError(f"face_id must be one of {', '.join(map(str, faces))}, got {face_id!r}")
+    rows = table[table["face_id"] == chosen]
     independent = bool(result.metadata.get("independent"))
-    step = frame_interval(rows, result.metadata.get("fps"))
-    timed = not independent and math.isfinite(step) and bool(rows["time_s"].notna().all())
-    step = step if timed else 1.0
+    interval = seconds_a_frame(result, rows)
+    timed, step = interval is not None, interval or 1.0
 
     frame = rows["frame"].to_numpy()
     x = rows["time_s"].to_numpy() if timed else frame.astype(np.float64)

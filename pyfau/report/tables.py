@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau.aus import AU_NAMES
+from pyfau.events import frame_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,13 @@ def thresholds_of(result: AUResult) -> dict[str, float | None]:
     known = record if isinstance(record, Mapping) else {}
     values = {au: known.get(au) for au in result.aus}
     return {au: value if isinstance(value, int | float) and 0 <= value <= 1 else None for au, value in values.items()}
+
+
+def seconds_a_frame(result: AUResult, rows: pd.DataFrame) -> float | None:
+    """How long a frame lasts; None where `rows` have no times, or are pictures without order."""
+    step = frame_interval(rows, result.metadata.get("fps"))
+    timed = not result.metadata.get("independent") and math.isfinite(step) and bool(rows["time_s"].notna().all())
+    return step if timed else None
 
 
 def summarise(rows: pd.DataFrame, aus: tuple[str, ...], found: pd.DataFrame | None) -> list[dict[str, Any]]:
