@@ -86,8 +86,9 @@ def take_stills(
             wanted[int(row["frame"])].append((face_id, au, row))
     last = max(wanted, default=-1)
     stills: dict[tuple[int, str], Still] = {}
+    reader = read_frames(source)
     bar = tqdm(total=last + 1, unit="frame", desc=Path(source).name, disable=not progress)
-    with read_frames(source) as reader, bar:
+    with reader, bar:
         for frame in reader:
             if frame.index > last:
                 break
