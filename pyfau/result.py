@@ -22,6 +22,7 @@ from pyfau.types import AURow, Failure, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from typing_extensions import Self
 
 
@@ -190,6 +191,28 @@ class AUResult:
     def to_parquet(self, path: StrPath) -> Path:
         """Write a Parquet file that holds the metadata too; see `ParquetWriter`."""
         return self._write(ParquetWriter(path, self._aus, self._record(), self._with_file))
+
+    def plot(self, face_id: int | None = None, kind: str = "lines") -> Figure:
+        """Plot the scores of one face over time. Nothing is shown: use `savefig`, or leave it to the notebook.
+
+        Args:
+            face_id: The face (default: the one in most frames).
+            kind: "lines", a row for each AU with its threshold, active frames shaded; or "heatmap".
+
+        Raises:
+            InputError: There is no face to plot.
+            OptionError: There is no such face or kind.
+            DependencyError: matplotlib is not installed.
+        """
+        from pyfau.report.plot import plot_result
+
+        return plot_result(self, face_id, kind)
+
+    def report(self, path: StrPath, video: StrPath | None = None, **options: Any) -> Path:
+        """Write a page of HTML with timelines, summary, stills and player; see `pyfau.report.write_report`."""
+        from pyfau.report import write_report
+
+        return write_report(self, path, video=video, **options)
 
     @classmethod
     def read_csv(cls, path: StrPath) -> Self:

@@ -1,0 +1,120 @@
+"""For each face and AU, the frame that shows it best, cut out of the video."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from pyfau.result import StrPath
+from pyfau.video import read_frames
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pyfau.types import UInt8Array
+
+
+@dataclass(frozen=True)
+class Still:
+    """A cut-out of one frame.
+
+    Attributes:
+        uri: A JPEG picture as data URI.
+        frame: The frame's index.
+        time_s: Its time in seconds; NaN without one.
+        score: Of the AU, in [0, 1].
+        active: Whether that is at or over the threshold.
+    """
+
+    uri: str
+    frame: int
+    time_s: float
+    score: float
+    active: bool
+
+
+_BOX = ["x1", "y1", "x2", "y2"]
+_SURE = 0.9  # confidence of a good frame; where the face's median is lower, that
+_MARGIN = 0.3  # added on each side, in widths and heights of the face box
+_SIDE = 176  # the most pixels of a still
+
+
+def best_rows(rows: pd.DataFrame, aus: tuple[str, ...]) -> dict[str, Any]:
+    """For each AU, the label of the row with its highest score among the rows with good confidence.
+
+    Args:
+        rows: One face's rows of `AUResult.to_dataframe`.
+        aus: The columns of the scores.
+    """
+    confidence = rows["confidence"]
+    good = rows[(confidence >= min(_SURE, confidence.median())) & rows[_BOX].notna().all(axis=1)]
+    return {au: good[au].idxmax() for au in aus if good[au].notna().any()}
+
+
+def take_stills(
+    source: StrPath, faces: Mapping[int, pd.DataFrame], aus: tuple[str, ...], progress: bool
+) -> tuple[dict[tuple[int, str], Still], list[str]]:
+    """Cut the best stills out of a video or a folder of pictures.
+
+    The video is read from its start, because only that gives the frames their true numbers.
+
+    Args:
+        source: Path of what was scored.
+        faces: The rows of each face.
+        aus: The columns of the scores.
+        progress: Whether to show a bar.
+
+    Returns:
+        The stills by face and AU; and what went wrong, in words.
+
+    Raises:
+        MediaError: The source cannot be read.
+    """
+    from tqdm import tqdm
+
+    wanted: dict[int, list[tuple[int, str, pd.Series[Any]]]] = defaultdict(list)
+    for face_id, rows in faces.items():
+        for au, label in best_rows(rows, aus).items():
+            row = rows.loc[label]
+            wanted[int(row["frame"])].append((face_id, au, row))
+    last = max(wanted, default=-1)
+    stills: dict[tuple[int, str], Still] = {}
+    reader = read_frames(source)
+    bar = tqdm(total=last + 1, unit="frame", desc=Path(source).name, disable=not progress)
+    with reader, bar:
+        for frame in reader:
+            if frame.index > last:
+                break
+            for face_id, au, row in wanted.pop(frame.index, ()):
+                uri = _cut_out(frame.rgb, *(float(row[name]) for name in _BOX))
+                if uri is not None:
+                    found = (frame.index, float(row["time_s"]), float(row[au]), bool(row[f"{au}_c"]))
+                    stills[face_id, au] = Still(uri, *found)
+            bar.update()
+    if not wanted:
+        return stills, []
+    return stills, [
+        f"{Path(source).name} ends before frame {max(wanted)} of the table: is it the video that was scored?"
+    ]
+
+
+def _cut_out(rgb: UInt8Array, x1: float, y1: float, x2: float, y2: float) -> str | None:
+    """The face with some margin, as a data URI; None if the box is outside of the picture."""
+    height, width = rgb.shape[:2]
+    dx, dy = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
+    left, top = max(0, int(x1 - dx)), max(0, int(y1 - dy))
+    right, bottom = min(width, int(x2 + dx) + 1), min(height, int(y2 + dy) + 1)
+    if right <= left or bottom <= top:
+        return None
+    picture = Image.fromarray(rgb[top:bottom, left:right])
+    picture.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
