@@ -179,7 +179,7 @@ class AUDetector:
 
         Args:
             path: Any video that OpenCV opens.
-            save: Also write the rows to this .csv or .parquet file while the work runs. What has been written of a CSV
+            save: Also write the rows to this .csv, .jsonl or .parquet file while the work runs. What has been written
                 survives a kill; a Parquet file comes into being when it is closed, which Ctrl-C and errors do too.
             overlay: Also write a video with boxes, landmarks and active AUs to this file.
             metadata: Added to the metadata of the result, or in the place of what is there under the same names, such
@@ -249,7 +249,7 @@ class AUDetector:
         Args:
             picture: A picture file, or an (H, W, 3) uint8 RGB array; grey, RGBA, 16 bit, floats in [0, 1] and Pillow
                 images are converted.
-            save: Also write the rows to this .csv or .parquet file.
+            save: Also write the rows to this .csv, .jsonl or .parquet file.
             overlay: Also write the picture with boxes, landmarks and active AUs to this .png or .jpg file.
             metadata: As in `detect_video`.
 

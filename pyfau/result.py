@@ -1,7 +1,8 @@
-"""The rows of one input: kept in memory, turned into a DataFrame, written to and read from CSV and Parquet."""
+"""The rows of one input: kept in memory, turned into a DataFrame, written to and read from files."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import operator
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 StrPath = str | os.PathLike[str]
 
 _BOX = ("x1", "y1", "x2", "y2")
+_COLUMNS = ("frame", "time_s", "face_id", "success", "confidence", *_BOX)
 _ROW_GROUP = 16384
+TABLES = (".csv", ".parquet", ".jsonl")  # the suffixes that results are written in while the work runs
 
 
 class AUResult:
@@ -42,18 +45,22 @@ class AUResult:
         aus: The N column names of the scores, for example "AU12".
         metadata: What made the rows (source, model, versions ...); must be expressible in JSON to be written.
         files: Whether the input was picture files, so that tables get a column `file`.
+        raw: Whether rows hold raw scores beside adjusted ones, so that tables get columns such as "AU12_raw".
 
     Attributes:
         warnings: What went wrong without stopping the work, in words.
         failures: Inputs that could not be read; each has a `source` and an `error`.
     """
 
-    def __init__(self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> None:
+    def __init__(
+        self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False, raw: bool = False
+    ) -> None:
         self.warnings: list[str] = []
         self.failures: list[Failure] = []
         self._aus = tuple(aus)
         self._metadata = dict(metadata)
         self._with_file = files
+        self._with_raw = raw
         self._files: list[str | None] = []
         n = len(self._aus)
         # As in AURow; face_id is -1 without a face.
@@ -65,6 +72,7 @@ class AUResult:
             ("confidence", "f8"),
         ]
         fields += [("box", "f4", 4), ("landmarks", "f4", (5, 2)), ("scores", "f4", (n,)), ("active", "?", (n,))]
+        fields += [("raw_scores", "f4", (n,))] if raw else []
         self._table = np.empty(0, np.dtype(fields, align=True))
         self._count = 0
 
@@ -78,7 +86,9 @@ class AUResult:
         if self._count == len(self._table):
             self._reserve(max(256, self._count + self._count // 4))
         face_id = -1 if row.face_id is None else row.face_id
-        arrays = (row.box_xyxy, row.landmarks, row.scores, row.active)
+        arrays = [row.box_xyxy, row.landmarks, row.scores, row.active]
+        if self._with_raw:
+            arrays.append(row.scores if row.raw_scores is None else row.raw_scores)
         self._table[self._count] = (row.frame, row.time_s, face_id, row.success, row.confidence, *arrays)
         self._files.append(row.file)
         self._count += 1
@@ -97,9 +107,9 @@ class AUResult:
         if not 0 <= i < self._count:
             raise IndexError(f"row {index} of {self._count}")
         frame, time_s, face_id, success, confidence, *arrays = self._table[i].item()
-        box, landmarks, scores, active = (array.copy() for array in arrays)
+        box, landmarks, scores, active, *raw = (array.copy() for array in arrays)
         face_id = None if face_id < 0 else face_id
-        rest = (box, landmarks, scores, active, self._aus, self._files[i])
+        rest = (box, landmarks, scores, active, self._aus, self._files[i], *raw)
         return AURow(frame, time_s, face_id, success, confidence, *rest)
 
     def __iter__(self) -> Iterator[AURow]:
@@ -130,6 +140,16 @@ class AUResult:
         return self._column("scores")
 
     @property
+    def raw_scores(self) -> FloatArray:
+        """(R, N) float32, the scores that the network gave, whatever `baseline` made of them; a read-only view."""
+        return self._column("raw_scores" if self._with_raw else "scores")
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """(R, N) bool, whether each action unit is active; all False without a face; a read-only view."""
+        return self._column("active")
+
+    @property
     def frames(self) -> npt.NDArray[np.int64]:
         """(R,) int64, the frame of each row; a read-only view."""
         return self._column("frame")
@@ -157,8 +177,9 @@ class AUResult:
 
         Returns:
             Columns frame, time_s, face_id, success, confidence, x1, y1, x2, y2, a score for each action unit ("AU01",
-            float), whether it is active ("AU01_c", 0 or 1), and, for picture files, file. Whole numbers that can be
-            missing are Int64, other numbers float64 with NaN where there is none.
+            float), whether it is active ("AU01_c", 0 or 1), after `baseline` the raw scores ("AU01_raw"), and, for
+            picture files, file. Whole numbers that can be missing are Int64, other numbers float64 with NaN where
+            there is none.
         """
         import pandas as pd
 
@@ -177,6 +198,9 @@ class AUResult:
         columns |= {name: box[:, i].astype(np.float64) for i, name in enumerate(_BOX)}
         columns |= {au: scores[:, i].astype(np.float64) for i, au in enumerate(self._aus)}
         columns |= {f"{au}_c": integers(active[:, i], ~success) for i, au in enumerate(self._aus)}
+        if self._with_raw:
+            raw = self.raw_scores
+            columns |= {f"{au}_raw": raw[:, i].astype(np.float64) for i, au in enumerate(self._aus)}
         if self._with_file:
             columns["file"] = pd.array([file and _escaped(file).decode() for file in self._files], dtype="string")
         table: pd.DataFrame = pd.DataFrame(columns)
@@ -185,11 +209,15 @@ class AUResult:
 
     def to_csv(self, path: StrPath) -> Path:
         """Write a CSV file, and the metadata beside it in JSON; see `CSVWriter`."""
-        return self._write(CSVWriter(path, self._aus, self._record(), self._with_file))
+        return self._write(CSVWriter, path)
 
     def to_parquet(self, path: StrPath) -> Path:
         """Write a Parquet file that holds the metadata too; see `ParquetWriter`."""
-        return self._write(ParquetWriter(path, self._aus, self._record(), self._with_file))
+        return self._write(ParquetWriter, path)
+
+    def to_jsonl(self, path: StrPath) -> Path:
+        """Write JSON Lines, and the metadata beside it in JSON; see `JSONLinesWriter`."""
+        return self._write(JSONLinesWriter, path)
 
     @classmethod
     def read_csv(cls, path: StrPath) -> Self:
@@ -205,17 +233,39 @@ class AUResult:
         import pandas as pd
 
         path = Path(path)
-        record = _read_record(path)
+        data, record = _read_lines(path)
         try:
-            data = path.read_bytes()
-            if record.get("complete") is False:
-                data = data[: data.rfind(b"\n") + 1]
             columns = pd.read_csv(io.BytesIO(data), nrows=0, encoding="utf-8-sig").columns
             types: dict[Any, Any] = {name: str if name == "file" else np.float64 for name in columns}
             table = pd.read_csv(
                 io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
             )
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            raise InputError(f"cannot read {path}: {error}") from None
+        return cls._from_dataframe(table, record, path)
+
+    @classmethod
+    def read_jsonl(cls, path: StrPath) -> Self:
+        """Read what `to_jsonl` or a `JSONLinesWriter` wrote; otherwise as `read_csv`.
+
+        A file without rows has the action units that its metadata names, if any.
+
+        Raises:
+            InputError: There is no such file, or it is not of this kind.
+        """
+        import pandas as pd
+
+        path = Path(path)
+        data, record = _read_lines(path)
+        try:
+            rows = [json.loads(line) for line in data.splitlines()]
+            columns = list(rows[0]) if rows else [*_COLUMNS, *record.get("aus", ())]
+            columns += [] if rows else [f"{au}_c" for au in record.get("aus", ())]
+            if any(row.keys() != set(columns) for row in rows):
+                raise ValueError("expected objects with the same names on all lines")
+            table = pd.DataFrame.from_records(rows, columns=columns)
+            table = table.astype({name: np.float64 for name in columns if name != "file"})
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"cannot read {path}: {error}") from None
         return cls._from_dataframe(table, record, path)
 
@@ -238,12 +288,13 @@ class AUResult:
     @classmethod
     def _from_dataframe(cls, table: pd.DataFrame, record: dict[str, Any], path: Path) -> Self:
         aus = [name for name in table.columns if f"{name}_c" in table.columns]
-        missing = {"frame", "time_s", "face_id", "success", "confidence", *_BOX} - set(table.columns)
+        missing = set(_COLUMNS) - set(table.columns)
         if missing:
             raise InputError(f"{path} was not written by pyfau: there is no column {', '.join(sorted(missing))}")
         complete = record.pop("complete", True)
         warnings, failures = record.pop("warnings", []), record.pop("failures", [])
-        result = cls(aus, record, "file" in table.columns)
+        raw = [f"{au}_raw" for au in aus]
+        result = cls(aus, record, "file" in table.columns, bool(aus) and set(raw) <= set(table.columns))
         result.warnings += warnings
         if failures:
             result.failures += [Failure(failure["source"], failure["error"]) for failure in failures]
@@ -259,6 +310,8 @@ class AUResult:
         if aus:
             rows["scores"] = table[aus].to_numpy(np.float32)
             rows["active"] = table[[f"{au}_c" for au in aus]].fillna(0).to_numpy(np.float64) != 0
+        if result._with_raw:
+            rows["raw_scores"] = table[raw].to_numpy(np.float32)
         files = table["file"].tolist() if "file" in table.columns else [None] * len(table)
         result._files = [file if isinstance(file, str) else None for file in files]
         result._count = len(table)
@@ -283,9 +336,9 @@ class AUResult:
             record["failures"] = [{"source": f.source, "error": str(f.error)} for f in self.failures]
         return record
 
-    def _write(self, writer: ResultWriter) -> Path:
+    def _write(self, kind: type[ResultWriter], path: StrPath) -> Path:
         rows = iter(self)
-        with writer:
+        with kind(path, self._aus, self._record(), self._with_file, self._with_raw) as writer:
             while some := list(islice(rows, 4096)):
                 writer.write(some)
         return writer.path
@@ -301,6 +354,7 @@ class ResultWriter(ABC):
         aus: The N column names of the scores.
         metadata: What made the rows; must be expressible in JSON.
         files: Whether to write a column `file`.
+        raw: Whether to write the raw scores of adjusted rows.
 
     Attributes:
         path: The file.
@@ -310,16 +364,22 @@ class ResultWriter(ABC):
         OptionError: The file cannot be written.
     """
 
-    def __init__(self, path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> None:
+    def __init__(
+        self,
+        path: StrPath,
+        aus: Sequence[str],
+        metadata: Mapping[str, Any],
+        files: bool = False,
+        raw: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.metadata = dict(metadata)
         self._aus = tuple(aus)
         self._with_file = files
+        self._with_raw = raw
         self._closed = False
         with _writing(self.path):
-            if self.path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_room(self.path)
             self._open()
 
     def write(self, rows: Iterable[AURow]) -> None:
@@ -366,8 +426,8 @@ class ResultWriter(ABC):
     def _close(self, record: dict[str, Any]) -> None: ...
 
 
-class CSVWriter(ResultWriter):
-    """Writes CSV: UTF-8, "\\n" line ends, empty fields for what is missing.
+class _LinesWriter(ResultWriter):
+    """Writes a line a row.
 
     Every `write` reaches the file at once and in whole lines, so that a run that is killed leaves a valid file. The
     metadata goes to a second file, the path + ".json", with "complete": false until `close`.
@@ -377,9 +437,6 @@ class CSVWriter(ResultWriter):
         # In this order the file beside never calls an unfinished file complete.
         _write_json(_sidecar(self.path), _plain({**self.metadata, "complete": False}))
         self._file = self.path.open("wb")
-        names = ["frame", "time_s", "face_id", "success", "confidence", *_BOX, *self._aus]
-        names += [f"{au}_c" for au in self._aus] + (["file"] if self._with_file else [])
-        self._put([",".join(names)])
 
     def _write(self, rows: list[AURow]) -> None:
         self._put([self._line(row) for row in rows])
@@ -393,6 +450,23 @@ class CSVWriter(ResultWriter):
             self._file.write(_escaped("\n".join(lines) + "\n"))
             self._file.flush()
 
+    @abstractmethod
+    def _line(self, row: AURow) -> str: ...
+
+
+class CSVWriter(_LinesWriter):
+    """Writes CSV: UTF-8, "\\n" line ends, empty fields for what is missing.
+
+    Every `write` reaches the file at once and in whole lines, so that a run that is killed leaves a valid file. The
+    metadata goes to a second file, the path + ".json", with "complete": false until `close`.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        names = [*_COLUMNS, *self._aus, *(f"{au}_c" for au in self._aus)]
+        names += [f"{au}_raw" for au in self._aus] if self._with_raw else []
+        self._put([",".join(names + ["file"] * self._with_file)])
+
     def _line(self, row: AURow) -> str:
         fields = [
             str(row.frame),
@@ -404,11 +478,30 @@ class CSVWriter(ResultWriter):
         fields += [_decimal(value, 3) for value in row.box_xyxy.tolist()]
         fields += [_decimal(value, 6) for value in row.scores.tolist()]
         fields += ["1" if value else "0" for value in row.active.tolist()] if row.success else [""] * len(self._aus)
+        if self._with_raw:
+            raw = row.scores if row.raw_scores is None else row.raw_scores
+            fields += [_decimal(value, 6) for value in raw.tolist()]
         if self._with_file:
             file = row.file or ""
             # As the csv module quotes; before Python 3.13 it leaves a bare "\r" unquoted.
             fields.append('"' + file.replace('"', '""') + '"' if any(c in file for c in ',"\r\n') else file)
         return ",".join(fields)
+
+
+class JSONLinesWriter(_LinesWriter):
+    """Writes JSON Lines: UTF-8, a line for each row, an object with the names of the CSV and null for what is missing.
+
+    Otherwise as `CSVWriter`: whole lines at once, and the metadata in a second file, the path + ".json".
+    """
+
+    def _line(self, row: AURow) -> str:
+        if self._with_raw and row.raw_scores is None:
+            row = dataclasses.replace(row, raw_scores=row.scores)
+        record = row.to_dict()
+        record = {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
+        if self._with_file:
+            record["file"] = row.file and _escaped(row.file).decode()
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 class ParquetWriter(ResultWriter):
@@ -450,32 +543,60 @@ class ParquetWriter(ResultWriter):
         self._buffer_table()
 
     def _buffer_table(self) -> pd.DataFrame:
-        self._buffer = AUResult(self._aus, {}, self._with_file)
+        self._buffer = AUResult(self._aus, {}, self._with_file, self._with_raw)
         table = self._buffer.to_dataframe()
         table.attrs.clear()
         return table
 
 
-_WRITERS: dict[str, type[ResultWriter]] = {".csv": CSVWriter, ".parquet": ParquetWriter}
+_WRITERS: dict[str, type[ResultWriter]] = {".csv": CSVWriter, ".parquet": ParquetWriter, ".jsonl": JSONLinesWriter}
 
 
 def open_writer(path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> ResultWriter:
     """Make the writer for a path's suffix; the arguments are those of `ResultWriter`.
 
     Raises:
-        OptionError: The suffix is neither .csv nor .parquet, or the file cannot be written.
+        OptionError: The suffix is none of .csv, .parquet and .jsonl, or the file cannot be written.
         DependencyError: pyarrow is not installed, and the suffix is .parquet.
     """
     if not isinstance(path, str | os.PathLike):
         raise OptionError(f"results are written to a path, got {type(path).__name__}")
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
-        raise OptionError(f"results are written as .csv or .parquet, got {os.fspath(path)!r}")
+        raise OptionError(f"results are written as {', '.join(TABLES)}, got {os.fspath(path)!r}")
     return _WRITERS[suffix](path, aus, metadata, files)
 
 
+def read_result(path: StrPath) -> AUResult:
+    """Read a table that pyfau wrote, Parquet or JSON Lines by its suffix, otherwise CSV.
+
+    Raises:
+        InputError: There is no such file, or it is not of this kind.
+        DependencyError: pyarrow is not installed, and the suffix is .parquet.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".parquet":
+        return AUResult.read_parquet(path)
+    if suffix == ".jsonl":
+        return AUResult.read_jsonl(path)
+    return AUResult.read_csv(path)
+
+
+def write_whole(path: StrPath, text: str) -> Path:
+    """Write a file of UTF-8 text in one step; folders on the way are created, an existing file is replaced.
+
+    Raises:
+        OptionError: The file cannot be written.
+    """
+    path = Path(path)
+    with _writing(path):
+        _make_room(path)
+        _replace(path, _escaped(text))
+    return path
+
+
 def read_metadata(path: StrPath) -> dict[str, Any]:
-    """The metadata of a CSV or Parquet file, with "complete"; empty where there is none to be read."""
+    """The metadata of a table, with "complete"; empty where there is none to be read."""
     path = Path(path)
     try:
         return _read_record(path) if path.is_file() else {}
@@ -484,7 +605,7 @@ def read_metadata(path: StrPath) -> dict[str, Any]:
 
 
 def is_complete(path: StrPath, expected: Mapping[str, Any] | None = None) -> bool:
-    """Whether a CSV or Parquet file is there and its writer finished it without a failure.
+    """Whether a table is there and its writer finished it without a failure.
 
     Args:
         path: The table.
@@ -528,19 +649,39 @@ def _writing(path: Path) -> Iterator[None]:
         raise OptionError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _read_lines(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The whole lines of a file that a `_LinesWriter` wrote, and its metadata."""
+    record = _read_record(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    return data[: data.rfind(b"\n") + 1] if record.get("complete") is False else data, record
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
+    _replace(path, _escaped(json.dumps(record, indent=2, ensure_ascii=False) + "\n"))
+
+
+def _make_room(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(0, "it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _replace(path: Path, data: bytes) -> None:
     """Write in one step: a reader sees the old file or the new one."""
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(_escaped(json.dumps(record, indent=2, ensure_ascii=False) + "\n"))
+    part.write_bytes(data)
     part.replace(path)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """The metadata that belongs to a CSV or Parquet file, "complete" included; empty where there is none."""
+    """The metadata that belongs to a table, "complete" included; empty where there is none."""
     try:
         if path.suffix.lower() == ".parquet":
             pa, pq = _pyarrow()
