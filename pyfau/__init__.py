@@ -26,6 +26,7 @@ from pyfau.errors import (
 
 if TYPE_CHECKING:
     from pyfau.aus import AU_NAMES
+    from pyfau.baseline import Baseline
     from pyfau.detector import AUDetector, AUStream
     from pyfau.overlay import draw_overlay
     from pyfau.result import AUResult, read_result
@@ -37,6 +38,7 @@ _LAZY = {
     "AUStream": "pyfau.detector",
     "AUResult": "pyfau.result",
     "read_result": "pyfau.result",
+    "Baseline": "pyfau.baseline",
     "AURow": "pyfau.types",
     "Face": "pyfau.types",
     "Frame": "pyfau.types",
@@ -50,6 +52,7 @@ __all__ = [
     "AUStream",
     "AUResult",
     "read_result",
+    "Baseline",
     "AURow",
     "Face",
     "Frame",

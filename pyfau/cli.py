@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.commands import convert, download, evaluate, export, publish, serve, verify
+from pyfau.commands import convert, download, evaluate, export, publish, serve, table, verify
 from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="a .csv, .parquet or .jsonl file for one input, otherwise a folder",
     )  # fmt: skip
-    detect.add_argument("--format", choices=("csv", "parquet", "jsonl"), help="of the tables in a folder (default: csv)")
+    detect.add_argument(
+        "--format", choices=("csv", "parquet", "jsonl"), help="of the tables in a folder (default: csv)"
+    )
     detect.add_argument(
         "--overlay",
         type=Path,
@@ -128,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("name", nargs="?", metavar="NAME", help="a name of `pyfau models`, a directory or user/repo")
     info.set_defaults(run=_info)
 
-    for command in (convert, publish, download, verify, evaluate, export, serve):
+    for command in (convert, publish, download, verify, evaluate, export, serve, table):
         command.add_parser(commands)
     return parser
 

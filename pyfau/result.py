@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
+    from pyfau.baseline import Baseline
+
 
 StrPath = str | os.PathLike[str]
 
@@ -52,9 +54,7 @@ class AUResult:
         failures: Inputs that could not be read; each has a `source` and an `error`.
     """
 
-    def __init__(
-        self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False, raw: bool = False
-    ) -> None:
+    def __init__(self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False, raw: bool = False) -> None:
         self.warnings: list[str] = []
         self.failures: list[Failure] = []
         self._aus = tuple(aus)
@@ -207,6 +207,62 @@ class AUResult:
         table.attrs["pyfau"] = dict(self._metadata)
         return table
 
+    def summary(self, per: str = "face") -> pd.DataFrame:
+        """Features of a clip for further models, such as scikit-learn's: one row of numbers.
+
+        Args:
+            per: "face": a row a face, by face_id. "clip": one row, of the rows of all faces together.
+
+        Returns:
+            float64 columns, the same for every result of a model: frames (scored rows), seconds (that they take; NaN
+            without times), face_share (of the frames that show the face, or any), confidence_mean, and for each action
+            unit AU12_mean, AU12_std (population), AU12_p10, AU12_p50, AU12_p90 (of the scores, probabilities of
+            presence), AU12_active_share (of the scored frames), AU12_onsets_per_min (of scored time; only onsets that
+            were seen) and AU12_event_mean_s (of all events; see `pyfau.events`). NaN where nothing was scored, where
+            there are no times, where there is no event, and for rates of independent pictures.
+
+        Raises:
+            OptionError: `per` is something else.
+        """
+        from pyfau.summary import summarize
+
+        return summarize(self, per)
+
+    def baseline(
+        self,
+        source: Baseline | Mapping[int, Baseline] | None = None,
+        *,
+        per_face: bool = True,
+        quantile: float = 0.1,
+        mode: str = "subtract",
+    ) -> AUResult:
+        """Adjust the scores to what each face is scored at rest: a new result. See docs/baseline.md.
+
+        What a face at rest is scored over 0.05 counts as the person's own: by so much in log-odds, for each AU, either
+        the scores fall or the threshold rises. No score rises, and none leaves [0, 1]. The active flags are the same
+        with both modes. It always starts from the raw scores, also on a result that was adjusted before.
+
+        Args:
+            source: What a face at rest is scored: a `Baseline` of the one person in this result, or one for some faces
+                by face_id, the others staying as they are. None: the `quantile` of the result's own scored frames,
+                which is right only if the face is at rest in that share of them.
+            per_face: Whether each face has a quantile of its own, or all share one.
+            quantile: In [0, 1]. A face (or all together) with fewer than 30 scored frames gets none, and a warning.
+            mode: "subtract" changes the scores, and keeps the raw ones beside them (`raw_scores`, columns AU12_raw).
+                "threshold" changes the active flags alone; the thresholds are in the metadata.
+
+        Returns:
+            The same rows. Its metadata says under "baseline" what was done, and is written to files with the rows.
+
+        Raises:
+            OptionError: An option has a value that it does not take.
+            InputError: The result has no thresholds in its metadata; or several faces in a frame and one Baseline; or a
+                baseline is of another model.
+        """
+        from pyfau.baseline import adjust
+
+        return adjust(self, source, per_face=per_face, quantile=quantile, mode=mode)
+
     def to_csv(self, path: StrPath) -> Path:
         """Write a CSV file, and the metadata beside it in JSON; see `CSVWriter`."""
         return self._write(CSVWriter, path)
@@ -218,6 +274,49 @@ class AUResult:
     def to_jsonl(self, path: StrPath) -> Path:
         """Write JSON Lines, and the metadata beside it in JSON; see `JSONLinesWriter`."""
         return self._write(JSONLinesWriter, path)
+
+    def to_openface(self, path: StrPath) -> Path:
+        """Write a CSV as OpenFace 2 does: frame (from 1), face_id, timestamp, confidence, success, AU01_c ...
+
+        There are no columns AU01_r, because scores are no intensities, and so no scores. A frame without a face has
+        zeros, as in OpenFace. Read it with `pyfau.formats.openface.read_openface`.
+        """
+        from pyfau.formats.openface import write_openface
+
+        return write_openface(self, path)
+
+    def to_pyfeat(self) -> pd.DataFrame:
+        """The rows under py-feat's names.
+
+        Returns:
+            Columns frame, time_s, FaceRectX, FaceRectY, FaceRectWidth, FaceRectHeight, FaceScore, AU01 ... (scores),
+            Identity ("Person_0" for face_id 0: a track, not a recognised person) and input (the picture file, or the
+            source). A frame without a face has NaN. `pyfau.formats.pyfeat.read_pyfeat` reads a CSV of it.
+        """
+        from pyfau.formats.pyfeat import to_pyfeat
+
+        return to_pyfeat(self)
+
+    def to_events(self, path: StrPath, *, min_frames: int = 1, join_frames: int = 0) -> Path:
+        """Write a CSV of the events, one a line: face_id, au, onset, offset, peak; see `pyfau.events.events`.
+
+        Read it with `pyfau.formats.events.read_events`.
+        """
+        from pyfau.formats.events import write_events
+
+        return write_events(self, path, min_frames=min_frames, join_frames=join_frames)
+
+    def to_elan(self, path: StrPath, *, min_frames: int = 1, join_frames: int = 0) -> Path:
+        """Write the events as an .eaf file for ELAN: a tier for each AU of each face, "AU12 face 0".
+
+        An annotation is an event; its text is the highest score. Read it with `pyfau.formats.elan.read_elan`.
+
+        Raises:
+            InputError: The rows have no times.
+        """
+        from pyfau.formats.elan import write_elan
+
+        return write_elan(self, path, min_frames=min_frames, join_frames=join_frames)
 
     @classmethod
     def read_csv(cls, path: StrPath) -> Self:
@@ -316,6 +415,21 @@ class AUResult:
         result._files = [file if isinstance(file, str) else None for file in files]
         result._count = len(table)
         return result
+
+    def _adjusted(self, scores: FloatArray, active: npt.NDArray[np.bool_], raw: bool) -> Self:
+        """A copy with other scores; `raw`: the raw ones are kept beside them."""
+        copy = type(self)(self._aus, self._metadata, self._with_file, raw)
+        copy.warnings += self.warnings
+        copy.failures += self.failures
+        copy._reserve(self._count)
+        for name in ("frame", "time_s", "face_id", "success", "confidence", "box", "landmarks"):
+            copy._table[name] = self._column(name)
+        copy._table["scores"], copy._table["active"] = scores, active
+        if raw:
+            copy._table["raw_scores"] = self.raw_scores
+        copy._files = list(self._files)
+        copy._count = self._count
+        return copy
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         view = self._table[name][: self._count]
@@ -498,7 +612,9 @@ class JSONLinesWriter(_LinesWriter):
         if self._with_raw and row.raw_scores is None:
             row = dataclasses.replace(row, raw_scores=row.scores)
         record = row.to_dict()
-        record = {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
+        for name, value in record.items():
+            if isinstance(value, float):
+                record[name] = round(value, 3 if name in _BOX else 6)
         if self._with_file:
             record["file"] = row.file and _escaped(row.file).decode()
         return json.dumps(record, ensure_ascii=False, allow_nan=False)
