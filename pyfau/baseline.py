@@ -18,7 +18,7 @@ from pyfau.errors import InputError, OptionError
 if TYPE_CHECKING:
     from pyfau.result import AUResult
 
-AT_REST = 0.05  # what an AU may be scored in a face at rest; only what is over it counts as the person's own
+AT_REST = 0.05  # what an AU may be scored in a face at rest, or half its threshold if that is less
 LEAST_FRAMES = 30  # scored frames for a quantile of them
 MODES = ("subtract", "threshold")
 _EDGE = 1e-6  # scores are stored to six decimals
@@ -91,22 +91,19 @@ def adjust(
     scores = raw.copy()
     # A face or AU without a shift is as it was before any baseline.
     active = raw >= limits.astype(np.float32) if "baseline" in result.metadata else result.active.copy()
-    record["levels"] = {str(i): dict(zip(result.aus, level.tolist(), strict=True)) for i, level in levels.items()}
-    moved: dict[str, dict[str, float]] = {}
+    at_rest = _log_odds(np.minimum(AT_REST, limits / 2))
+    record["levels"], moved = {}, {}
     for face_id, level in levels.items():
-        shift = np.maximum(0.0, _log_odds(level) - _log_odds(AT_REST))
+        shift = np.maximum(0.0, _log_odds(level) - at_rest)
         aus = np.flatnonzero(shift)
         own = np.ix_(rows[face_id], aus)
-        if mode == "subtract":
-            scores[own] = np.minimum(raw[own], _scores(_log_odds(raw[own]) - shift[aus]))
-            active[own] = scores[own] >= limits[aus].astype(np.float32)
-        else:
-            higher = limits.copy()
-            higher[aus] = _scores(_log_odds(limits[aus]) + shift[aus]).round(6)
-            active[own] = raw[own] >= higher[aus].astype(np.float32)
-            moved[str(face_id)] = dict(zip(result.aus, higher.tolist(), strict=True))
-    if moved:
-        record["thresholds"] = moved
+        scores[own] = np.minimum(raw[own], _scores(_log_odds(raw[own]) - shift[aus]))
+        active[own] = scores[own] >= limits[aus].astype(np.float32)
+        higher = np.where(shift > 0, _scores(_log_odds(limits) + shift).round(6), limits)
+        record["levels"][str(face_id)] = dict(zip(result.aus, level.tolist(), strict=True))
+        moved[str(face_id)] = dict(zip(result.aus, higher.tolist(), strict=True))
+    if mode == "threshold":
+        scores, record["thresholds"] = raw, moved
     adjusted = result._adjusted(scores, active, raw=mode == "subtract")
     adjusted.metadata["baseline"] = record
     adjusted.warnings += notes

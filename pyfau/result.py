@@ -238,9 +238,10 @@ class AUResult:
     ) -> AUResult:
         """Adjust the scores to what each face is scored at rest: a new result. See docs/baseline.md.
 
-        What a face at rest is scored over 0.05 counts as the person's own: by so much in log-odds, for each AU, either
-        the scores fall or the threshold rises. No score rises, and none leaves [0, 1]. The active flags are the same
-        with both modes. It always starts from the raw scores, also on a result that was adjusted before.
+        What a face at rest is scored over 0.05 (or half the threshold of the AU, if that is less) counts as the
+        person's own: by so much in log-odds, for each AU, either the scores fall or the threshold rises. No score
+        rises, and none leaves [0, 1]. The active flags are the same with both modes. It always starts from the raw
+        scores, also on a result that was adjusted before.
 
         Args:
             source: What a face at rest is scored: a `Baseline` of the one person in this result, or one for some faces

@@ -33,8 +33,8 @@ def to_pyfeat(result: AUResult) -> pd.DataFrame:
     }
     columns |= {au: table[au] for au in result.aus}
     columns["Identity"] = (_PERSON + table["face_id"].astype("string")).astype("string")
-    source = result.metadata.get("source")
-    columns["input"] = table["file"] if "file" in table else pd.Series(source and str(source), table.index, "string")
+    source = str(result.metadata.get("source") or "").encode(errors="backslashreplace").decode()
+    columns["input"] = table["file"] if "file" in table else pd.Series(source, table.index, "string")
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
 
