@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def clips(detector: AUDetector, shared: Path) -> None:
         result: AUResult = detector.detect_video(shared / "data/clips" / f"{source['name']}.mp4")
         rows = np.array([row.success and row.frame < len(targets) for row in result])
         own = targets[result.frames[rows]]
-        beyond = own - np.nanquantile(own, QUANTILE, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of AUs that the teacher does not know
+            beyond = own - np.nanquantile(own, QUANTILE, axis=0)
         for name, one in (("before", result), ("after", result.baseline(quantile=QUANTILE))):
             parts[name].append((one.scores[rows], one.active[rows], own, beyond))
     print(f"clips: {len(parts['before'])}, {sum(len(part[0]) for part in parts['before'])} frames")

@@ -1,7 +1,7 @@
 """A person's baseline: what the face at rest is scored, and results that are adjusted to it. See docs/baseline.md.
 
-A resting face with low brows or deep folds brings evidence for action units that are not there. The scores are logistic
-in the evidence, so that a constant amount of it is a constant shift in log-odds; `adjust` takes that shift off.
+A resting face with low brows or deep folds brings evidence for action units that are not there. Probabilities are
+logistic in the evidence, so that a constant amount of it is a constant shift in log-odds; `adjust` takes that shift off.
 """
 
 from __future__ import annotations
