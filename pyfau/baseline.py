@@ -1,7 +1,7 @@
 """A person's baseline: what the face at rest is scored, and results that are adjusted to it. See docs/baseline.md.
 
 A resting face with low brows or deep folds brings evidence for action units that are not there. Probabilities are
-logistic in the evidence, so that a constant amount of it is a constant shift in log-odds; `adjust` takes that shift off.
+logistic in the evidence, so that a constant amount of it is a constant shift in log-odds, which `adjust` takes off.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ def adjust(
     """See `AUResult.baseline`."""
     if mode not in MODES:
         raise OptionError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    thresholds = result.metadata.get("thresholds")
-    if not isinstance(thresholds, Mapping) or not set(result.aus) <= set(thresholds):
-        raise InputError("the metadata of this result has no thresholds for its action units: a baseline needs them")
-    limits = np.array([thresholds[au] for au in result.aus], np.float64)
+    thresholds: Any = result.metadata.get("thresholds")
+    try:
+        limits = np.array([thresholds[au] for au in result.aus], np.float64)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"a baseline needs thresholds for all AUs in the metadata, got {thresholds!r}") from None
     record: dict[str, Any] = {"mode": mode, "at_rest": AT_REST}
     notes: list[str] = []
     if source is None:

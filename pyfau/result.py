@@ -610,12 +610,12 @@ class JSONLinesWriter(_LinesWriter):
     """
 
     def _line(self, row: AURow) -> str:
-        if self._with_raw and row.raw_scores is None:
-            row = dataclasses.replace(row, raw_scores=row.scores)
+        if self._with_raw != (row.raw_scores is not None):
+            row = dataclasses.replace(row, raw_scores=row.scores if self._with_raw else None)
         record = row.to_dict()
         for name, value in record.items():
             if isinstance(value, float):
-                record[name] = round(value, 3 if name in _BOX else 6)
+                record[name] = round(value, 3 if name in _BOX else 6) if math.isfinite(value) else None
         if self._with_file:
             record["file"] = row.file and _escaped(row.file).decode()
         return json.dumps(record, ensure_ascii=False, allow_nan=False)

@@ -109,6 +109,18 @@ def test_what_is_not_of_the_kind(tmp_path: Path, read: Callable[[Path], pd.DataF
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [("1.5,0,0,0.9,1,1", "a whole number in each row"), (",0,0,0.9,1,1", "a whole number in each row"),
+     ("1,0,0,0.9,1,0.5", "AU12_c has fractions"), ("1,0.5,0,0.9,1,1", "face_id has fractions"), ("1,x,0,0.9,1,1", "x")],
+)  # fmt: skip
+def test_openface_with_numbers_that_it_cannot_have(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "clip.csv"
+    path.write_text(f"frame,face_id,timestamp,confidence,success,AU12_c\n{row}\n")
+    with pytest.raises(InputError, match=rf"cannot read .*clip\.csv as a table of OpenFace: .*{reason}"):
+        read_openface(path)
+
+
 @settings(max_examples=20, deadline=None)
 @given(results())
 def test_pyfeat_and_back(result: AUResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,12 +48,13 @@ def write_elan(result: AUResult, path: StrPath, *, min_frames: int = 1, join_fra
         "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd",
     }
     header = ET.SubElement(document, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
-    media = (result.metadata.get("input") or {}).get("path")
-    if media is not None and "://" not in media:
-        beside = os.path.relpath(media, Path(path).absolute().parent)
-        where = {"MEDIA_URL": f"file://{Path(media).as_posix()}", "RELATIVE_MEDIA_URL": f"./{Path(beside).as_posix()}"}
-        kind = mimetypes.guess_type(media)[0] or "unknown"
-        ET.SubElement(header, "MEDIA_DESCRIPTOR", {name: _xml(text) for name, text in where.items()}, MIME_TYPE=kind)
+    media = (result.metadata.get("input") or {}).get("path") or ""
+    kind = mimetypes.guess_type(media)[0] or ""
+    if kind.startswith("video/") and "://" not in media:
+        links = {"MEDIA_URL": f"file:///{Path(media).as_posix().removeprefix('/')}"}
+        with suppress(ValueError):  # Windows: from one drive to another there is no way
+            links["RELATIVE_MEDIA_URL"] = f"./{Path(os.path.relpath(media, Path(path).absolute().parent)).as_posix()}"
+        ET.SubElement(header, "MEDIA_DESCRIPTOR", {name: _xml(text) for name, text in links.items()}, MIME_TYPE=kind)
     ET.SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId").text = str(len(found))
     order = ET.SubElement(document, "TIME_ORDER")
     for time, name, i in ends:

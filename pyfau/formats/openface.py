@@ -57,10 +57,10 @@ def read_openface(path: StrPath) -> pd.DataFrame:
     success = table["success"].eq(1)
     face_id = table["face_id"] if "face_id" in table else pd.Series(0.0, table.index)
     columns = {"frame": table["frame"].astype(np.int64) - 1, "time_s": table["timestamp"]}
-    columns |= {"face_id": face_id.where(success).astype("Int64"), "success": success.astype(np.int64)}
+    columns |= {"face_id": _whole(face_id.where(success), path), "success": success.astype(np.int64)}
     columns["confidence"] = table["confidence"]
     names = [str(name) for name in table.columns]
-    columns |= {name: table[name].where(success).astype("Int64") for name in names if re.fullmatch(r"AU\d\d_c", name)}
+    columns |= {name: _whole(table[name].where(success), path) for name in names if re.fullmatch(r"AU\d\d_c", name)}
     left = [name for name in names if re.fullmatch(r"AU\d\d_r", name)]
     if left:
         text = f"{path}: the intensities {left[0]} ... {left[-1]} are left out; pyfau's scores are probabilities"
@@ -69,13 +69,20 @@ def read_openface(path: StrPath) -> pd.DataFrame:
     return read
 
 
+def _whole(numbers: pd.Series[float], path: StrPath) -> pd.Series[int]:
+    try:
+        return numbers.astype("Int64")
+    except (TypeError, ValueError):
+        raise InputError(f"cannot read {path} as a table of OpenFace: {numbers.name} has fractions") from None
+
+
 def read_table(path: StrPath, program: str, needed: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read a CSV of numbers, with blanks around the names or not.
 
     Args:
         path: The file.
         program: Who writes such files, for the error.
-        needed: Columns that it must have.
+        needed: Columns that it must have, frame among them.
         text: Columns that hold text.
 
     Raises:
@@ -94,6 +101,8 @@ def read_table(path: StrPath, program: str, needed: tuple[str, ...], text: tuple
             io.BytesIO(data), header=0, names=list(names), usecols=list(kept), dtype=types, encoding="utf-8-sig",
             skipinitialspace=True, keep_default_na=False, na_values=["", "nan", "-nan(ind)", "-nan"],
         )  # fmt: skip
+        if not (table["frame"] % 1 == 0).all():
+            raise ValueError("expected a whole number in each row of frame")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} as a table of {program}: {error}") from None
     return table
