@@ -298,6 +298,15 @@ def test_the_command(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ""
 
 
+def test_openface_files_are_labels_for_evaluate(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    result = read_result(table)
+    labels, scores = result.to_openface(table.with_name("labels.csv")), result.to_jsonl(table.with_name("scores.jsonl"))
+    options = ["--data", "csv", "--labels", str(labels), "--scores", str(scores), "--first-frame", "1"]
+    assert main(["evaluate", *options]) == 0
+    assert re.search(r"mean +100\.0", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
