@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AT_REST = 0.05  # what an AU may be scored in a face at rest, or half its threshold if that is less
 LEAST_FRAMES = 30  # scored frames for a quantile of them
 MODES = ("subtract", "threshold")
-_EDGE = 1e-6  # scores are stored to six decimals
+_EDGE = 1e-6  # scores are stored to six decimals; nearer to 0 or 1 they say nothing
 
 _Array = npt.NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def measure(result: AUResult) -> Baseline:
     _check_one_person(result, "calibrate on frames of one person")
     raw = result.raw_scores[np.concatenate(list(rows.values()))]
     levels = _scores(np.median(_log_odds(raw), axis=0))
-    named = dict(zip(result.aus, levels.round(6).tolist(), strict=True))
+    named = dict(zip(result.aus, levels.tolist(), strict=True))
     return Baseline(named, len(raw), result.metadata.get("model_sha256"))
 
 
@@ -122,7 +122,7 @@ def _quantiles(result: AUResult, quantile: float, per_face: bool, notes: list[st
                 f"face {face_id} has no baseline: scored in {len(counted)} frames, expected {LEAST_FRAMES} or more"
             )
             continue
-        levels[face_id] = _scores(np.quantile(_log_odds(raw[counted]), quantile, axis=0)).round(6)
+        levels[face_id] = _scores(np.quantile(_log_odds(raw[counted]), quantile, axis=0))
     return levels
 
 
