@@ -56,11 +56,10 @@ def events(result: AUResult, *, min_frames: int = 1, join_frames: int = 0) -> pd
     min_frames, join_frames = _count("min_frames", min_frames, 1), _count("join_frames", join_frames, 0)
     if result.metadata.get("independent"):
         raise InputError("pictures that were scored independently have no events: expected frames of one sequence")
-    table = result.to_dataframe()
-    table = table[table["face_id"].notna() & (table["success"] == 1)]
-    step = _frame_interval(table, result.metadata.get("fps"))
+    table = scored_rows(result)
+    step = frame_interval(table, result.metadata.get("fps"))
     found: list[tuple[Any, ...]] = []
-    for face_id, rows in table.sort_values(["face_id", "frame"], kind="stable").groupby("face_id"):
+    for face_id, rows in table.groupby("face_id"):
         frame, time_s = rows["frame"].to_numpy(), rows["time_s"].to_numpy()
         follows = np.diff(frame) == 1
         before, after = np.r_[False, follows], np.r_[follows, False]  # is the face in the frame just before, after?
@@ -80,6 +79,14 @@ def events(result: AUResult, *, min_frames: int = 1, join_frames: int = 0) -> pd
     return listed
 
 
+def scored_rows(result: AUResult) -> pd.DataFrame:
+    """The rows of `AUResult.to_dataframe` that have a face and scores, by face and frame."""
+    table = result.to_dataframe()
+    scored = table[table["face_id"].notna() & (table["success"] == 1)]
+    rows: pd.DataFrame = scored.sort_values(["face_id", "frame"], kind="stable")
+    return rows
+
+
 def _count(name: str, value: int, least: int) -> int:
     try:
         count = operator.index(value)
@@ -90,7 +97,7 @@ def _count(name: str, value: int, least: int) -> int:
     return count
 
 
-def _frame_interval(table: pd.DataFrame, fps: Any) -> float:
+def frame_interval(table: pd.DataFrame, fps: Any) -> float:
     """Seconds from one frame to the next: the median of what the times say, else 1 / fps, else NaN."""
     times = table.dropna(subset=["time_s"]).drop_duplicates("frame").sort_values("frame")
     if len(times) > 1:

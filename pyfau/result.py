@@ -215,11 +215,11 @@ class AUResult:
 
         Returns:
             float64 columns, the same for every result of a model: frames (scored rows), seconds (that they take; NaN
-            without times), face_share (of the frames that show the face, or any), confidence_mean, and for each action
-            unit AU12_mean, AU12_std (population), AU12_p10, AU12_p50, AU12_p90 (of the scores, probabilities of
-            presence), AU12_active_share (of the scored frames), AU12_onsets_per_min (of scored time; only onsets that
-            were seen) and AU12_event_mean_s (of all events; see `pyfau.events`). NaN where nothing was scored, where
-            there are no times, where there is no event, and for rates of independent pictures.
+            without times and fps), face_share (of the frames that show the face, or any), confidence_mean, and for
+            each action unit AU12_mean, AU12_std (population), AU12_p10, AU12_p50, AU12_p90 (of the scores,
+            probabilities of presence), AU12_active_share (of the scored frames), AU12_onsets_per_min (of scored time;
+            only onsets that were seen) and AU12_event_mean_s (of all events; see `pyfau.events`). NaN where nothing
+            was scored, where there are no times, where there is no event, and for rates of independent pictures.
 
         Raises:
             OptionError: `per` is something else.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyfau.errors import OptionError
-from pyfau.events import events
+from pyfau.events import events, frame_interval, scored_rows
 from pyfau.result import AUResult
 
 if TYPE_CHECKING:
@@ -22,16 +22,12 @@ def summarize(result: AUResult, per: str = "face") -> pd.DataFrame:
 
     if per not in ("face", "clip"):
         raise OptionError(f'per must be "face" or "clip", got {per!r}')
-    table = result.to_dataframe()
-    scored = table[table["success"] == 1]
-    frames = table["frame"].nunique()
+    scored = scored_rows(result)
+    frames = len(np.unique(result.frames))
     sequence = not result.metadata.get("independent")
     # Independent pictures have no events and no seconds, so that everything about time is NaN.
     found = events(result if sequence else AUResult(result.aus, {}))
-    # The mean interval, so that frames times interval is the time that they take at varying frame rates, too.
-    times = table.dropna(subset=["time_s"]).drop_duplicates("frame").sort_values("frame")
-    span = times.iloc[[0, -1]] if sequence and len(times) > 1 else None
-    step = np.nan if span is None else float(np.diff(span["time_s"])[0] / np.diff(span["frame"])[0])
+    step = frame_interval(scored, result.metadata.get("fps")) if sequence else np.nan
 
     def features(rows: pd.DataFrame, runs: pd.DataFrame) -> dict[str, float]:
         seconds = len(rows) * step
