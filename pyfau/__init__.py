@@ -26,9 +26,10 @@ from pyfau.errors import (
 
 if TYPE_CHECKING:
     from pyfau.aus import AU_NAMES
+    from pyfau.baseline import Baseline
     from pyfau.detector import AUDetector, AUStream
     from pyfau.overlay import draw_overlay
-    from pyfau.result import AUResult
+    from pyfau.result import AUResult, read_result
     from pyfau.types import AURow, Face, Frame
     from pyfau.weights.store import load_model
 
@@ -36,6 +37,8 @@ _LAZY = {
     "AUDetector": "pyfau.detector",
     "AUStream": "pyfau.detector",
     "AUResult": "pyfau.result",
+    "read_result": "pyfau.result",
+    "Baseline": "pyfau.baseline",
     "AURow": "pyfau.types",
     "Face": "pyfau.types",
     "Frame": "pyfau.types",
@@ -48,6 +51,8 @@ __all__ = [
     "AUDetector",
     "AUStream",
     "AUResult",
+    "read_result",
+    "Baseline",
     "AURow",
     "Face",
     "Frame",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.commands import convert, download, evaluate, export, publish, report, serve, verify
+from pyfau.commands import convert, download, evaluate, export, publish, report, serve, table, verify
 from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
@@ -85,9 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     detect.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
-        help="a .csv or .parquet file for one input, otherwise a folder",
+        help="a .csv, .parquet or .jsonl file for one input, otherwise a folder",
     )  # fmt: skip
-    detect.add_argument("--format", choices=("csv", "parquet"), help="of the tables in a folder (default: csv)")
+    detect.add_argument(
+        "--format", choices=("csv", "parquet", "jsonl"), help="of the tables in a folder (default: csv)"
+    )
     detect.add_argument(
         "--overlay",
         type=Path,
@@ -128,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("name", nargs="?", metavar="NAME", help="a name of `pyfau models`, a directory or user/repo")
     info.set_defaults(run=_info)
 
-    for command in (convert, publish, download, verify, evaluate, export, serve, report):
+    for command in (convert, publish, download, verify, evaluate, export, serve, report, table):
         command.add_parser(commands)
     return parser
 
@@ -283,7 +285,7 @@ def _check_usage(args: argparse.Namespace, inputs: Sequence[str]) -> None:
         args.output.suffix.lower() in (".txt", ".tsv", ".json", ".xlsx", ".xls", ".feather")
         and not args.output.is_dir()
     ):
-        raise OptionError(f"tables are written as .csv or .parquet, got --output {args.output}")
+        raise OptionError(f"tables are written as .csv, .parquet or .jsonl, got --output {args.output}")
     if args.format is not None and single:
         raise OptionError(f"--format is for the tables in a folder; --output {args.output} says what it is")
     if (args.fps is not None or args.independent) and not any(is_folder(text) for text in inputs):
@@ -295,7 +297,7 @@ def _check_usage(args: argparse.Namespace, inputs: Sequence[str]) -> None:
         raise OptionError(f"--jobs must be at least 1, got {args.jobs}")
     if cameras and (ray or (args.jobs or 1) > 1):
         raise OptionError(f"--jobs and --runner ray are for files; score {cameras[0]} by itself")
-    if ray and (single or args.format == "csv"):
+    if ray and (single or args.format in ("csv", "jsonl")):
         raise OptionError(f"--runner ray writes a folder of Parquet files, got --output {args.output}")
     if not ray and (args.gpu_share is not None or args.ray_address is not None):
         raise OptionError("--gpu-share and --ray-address are for --runner ray")

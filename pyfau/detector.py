@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from pyfau import __version__
 from pyfau.aligners import Aligner, load_aligner
+from pyfau.baseline import Baseline, measure
 from pyfau.crop import crop_face
 from pyfau.errors import OptionError, PyfauError
 from pyfau.models.inference import accelerate
@@ -179,7 +180,7 @@ class AUDetector:
 
         Args:
             path: Any video that OpenCV opens.
-            save: Also write the rows to this .csv or .parquet file while the work runs. What has been written of a CSV
+            save: Also write the rows to this .csv, .jsonl or .parquet file while the work runs. What has been written
                 survives a kill; a Parquet file comes into being when it is closed, which Ctrl-C and errors do too.
             overlay: Also write a video with boxes, landmarks and active AUs to this file.
             metadata: Added to the metadata of the result, or in the place of what is there under the same names, such
@@ -249,7 +250,7 @@ class AUDetector:
         Args:
             picture: A picture file, or an (H, W, 3) uint8 RGB array; grey, RGBA, 16 bit, floats in [0, 1] and Pillow
                 images are converted.
-            save: Also write the rows to this .csv or .parquet file.
+            save: Also write the rows to this .csv, .jsonl or .parquet file.
             overlay: Also write the picture with boxes, landmarks and active AUs to this .png or .jpg file.
             metadata: As in `detect_video`.
 
@@ -303,6 +304,23 @@ class AUDetector:
             InputError: A frame is not a picture; the rows before it are in the error's `partial_result`.
         """
         return self._run(read_arrays(frames, fps=fps, color=color), save, overlay)
+
+    def calibrate(self, neutral_frames: Any, *, independent: bool = False) -> Baseline:
+        """Measure one person's face at rest, for `AUResult.baseline`. The detector itself does not change.
+
+        Args:
+            neutral_frames: Frames in which the person's face is at rest: anything that `pyfau.video.read_frames` takes,
+                such as a video, a picture, a folder or list of pictures, or arrays.
+            independent: The frames have nothing to do with each other, as photos taken on different days.
+
+        Returns:
+            For each action unit the median score of the frames that show the face.
+
+        Raises:
+            InputError: No frame shows a face, or one shows several.
+        """
+        reader = neutral_frames if isinstance(neutral_frames, FrameReader) else read_frames(neutral_frames)
+        return measure(self._run(reader, None, None, independent=independent))
 
     def iter_video(self, path: StrPath) -> Generator[AURow, None, None]:
         """Score a video file row by row, in constant memory; see `detect_video`."""

@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         source: Path, `camera:NUMBER` or a URI that fsspec opens.
-        table: The .csv or .parquet file to write.
+        table: The file to write, with a suffix of `pyfau.result.TABLES`.
         overlay: The overlay to write, or None.
         named: Whether the user named the table, which is then replaced whatever it is the table of.
         overlay_named: The same of the overlay.
@@ -115,8 +115,8 @@ def plan_jobs(inputs: Sequence[str], output: Path, suffix: str | None, overlay: 
 
     Args:
         inputs: As `expand` gives them.
-        output: A folder; or a .csv or .parquet file, for one input.
-        suffix: Of the tables in a folder, "csv" or "parquet"; None for csv.
+        output: A folder; or a .csv, .parquet or .jsonl file, for one input.
+        suffix: Of the tables in a folder: "csv", "parquet" or "jsonl"; None for csv.
         overlay: A folder, or a file for one input.
 
     Raises:
@@ -144,9 +144,10 @@ def plan_jobs(inputs: Sequence[str], output: Path, suffix: str | None, overlay: 
 
 def is_table(output: Path) -> bool:
     """Whether an output is one table rather than a folder of them."""
+    from pyfau.result import TABLES
     from pyfau.video import is_folder
 
-    return output.suffix.lower() in (".csv", ".parquet") and not is_folder(output)
+    return output.suffix.lower() in TABLES and not is_folder(output)
 
 
 def expand(inputs: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""The rows of one input: kept in memory, turned into a DataFrame, written to and read from CSV and Parquet."""
+"""The rows of one input: kept in memory, turned into a DataFrame, written to and read from files."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import operator
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
+    from pyfau.baseline import Baseline
+
 
 StrPath = str | os.PathLike[str]
 
 _BOX = ("x1", "y1", "x2", "y2")
+_COLUMNS = ("frame", "time_s", "face_id", "success", "confidence", *_BOX)
 _ROW_GROUP = 16384
+TABLES = (".csv", ".parquet", ".jsonl")  # the suffixes that results are written in while the work runs
 
 
 class AUResult:
@@ -43,18 +48,20 @@ class AUResult:
         aus: The N column names of the scores, for example "AU12".
         metadata: What made the rows (source, model, versions ...); must be expressible in JSON to be written.
         files: Whether the input was picture files, so that tables get a column `file`.
+        raw: Whether rows hold raw scores beside adjusted ones, so that tables get columns such as "AU12_raw".
 
     Attributes:
         warnings: What went wrong without stopping the work, in words.
         failures: Inputs that could not be read; each has a `source` and an `error`.
     """
 
-    def __init__(self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> None:
+    def __init__(self, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False, raw: bool = False) -> None:
         self.warnings: list[str] = []
         self.failures: list[Failure] = []
         self._aus = tuple(aus)
         self._metadata = dict(metadata)
         self._with_file = files
+        self._with_raw = raw
         self._files: list[str | None] = []
         n = len(self._aus)
         # As in AURow; face_id is -1 without a face.
@@ -66,6 +73,7 @@ class AUResult:
             ("confidence", "f8"),
         ]
         fields += [("box", "f4", 4), ("landmarks", "f4", (5, 2)), ("scores", "f4", (n,)), ("active", "?", (n,))]
+        fields += [("raw_scores", "f4", (n,))] if raw else []
         self._table = np.empty(0, np.dtype(fields, align=True))
         self._count = 0
 
@@ -79,7 +87,9 @@ class AUResult:
         if self._count == len(self._table):
             self._reserve(max(256, self._count + self._count // 4))
         face_id = -1 if row.face_id is None else row.face_id
-        arrays = (row.box_xyxy, row.landmarks, row.scores, row.active)
+        arrays = [row.box_xyxy, row.landmarks, row.scores, row.active]
+        if self._with_raw:
+            arrays.append(row.scores if row.raw_scores is None else row.raw_scores)
         self._table[self._count] = (row.frame, row.time_s, face_id, row.success, row.confidence, *arrays)
         self._files.append(row.file)
         self._count += 1
@@ -98,9 +108,9 @@ class AUResult:
         if not 0 <= i < self._count:
             raise IndexError(f"row {index} of {self._count}")
         frame, time_s, face_id, success, confidence, *arrays = self._table[i].item()
-        box, landmarks, scores, active = (array.copy() for array in arrays)
+        box, landmarks, scores, active, *raw = (array.copy() for array in arrays)
         face_id = None if face_id < 0 else face_id
-        rest = (box, landmarks, scores, active, self._aus, self._files[i])
+        rest = (box, landmarks, scores, active, self._aus, self._files[i], *raw)
         return AURow(frame, time_s, face_id, success, confidence, *rest)
 
     def __iter__(self) -> Iterator[AURow]:
@@ -131,6 +141,16 @@ class AUResult:
         return self._column("scores")
 
     @property
+    def raw_scores(self) -> FloatArray:
+        """(R, N) float32, the scores that the network gave, whatever `baseline` made of them; a read-only view."""
+        return self._column("raw_scores" if self._with_raw else "scores")
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """(R, N) bool, whether each action unit is active; all False without a face; a read-only view."""
+        return self._column("active")
+
+    @property
     def frames(self) -> npt.NDArray[np.int64]:
         """(R,) int64, the frame of each row; a read-only view."""
         return self._column("frame")
@@ -158,8 +178,9 @@ class AUResult:
 
         Returns:
             Columns frame, time_s, face_id, success, confidence, x1, y1, x2, y2, a score for each action unit ("AU01",
-            float), whether it is active ("AU01_c", 0 or 1), and, for picture files, file. Whole numbers that can be
-            missing are Int64, other numbers float64 with NaN where there is none.
+            float), whether it is active ("AU01_c", 0 or 1), after `baseline` the raw scores ("AU01_raw"), and, for
+            picture files, file. Whole numbers that can be missing are Int64, other numbers float64 with NaN where
+            there is none.
         """
         import pandas as pd
 
@@ -178,19 +199,126 @@ class AUResult:
         columns |= {name: box[:, i].astype(np.float64) for i, name in enumerate(_BOX)}
         columns |= {au: scores[:, i].astype(np.float64) for i, au in enumerate(self._aus)}
         columns |= {f"{au}_c": integers(active[:, i], ~success) for i, au in enumerate(self._aus)}
+        if self._with_raw:
+            raw = self.raw_scores
+            columns |= {f"{au}_raw": raw[:, i].astype(np.float64) for i, au in enumerate(self._aus)}
         if self._with_file:
             columns["file"] = pd.array([file and _escaped(file).decode() for file in self._files], dtype="string")
         table: pd.DataFrame = pd.DataFrame(columns)
         table.attrs["pyfau"] = dict(self._metadata)
         return table
 
+    def summary(self, per: str = "face") -> pd.DataFrame:
+        """Features of a clip for further models, such as scikit-learn's: one row of numbers.
+
+        Args:
+            per: "face": a row a face, by face_id. "clip": one row, of the rows of all faces together.
+
+        Returns:
+            float64 columns, the same for every result of a model: frames (scored rows), seconds (that they take; NaN
+            without times and fps), face_share (of the frames that show the face, or any), confidence_mean, and for
+            each action unit AU12_mean, AU12_std (population), AU12_p10, AU12_p50, AU12_p90 (of the scores,
+            probabilities of presence), AU12_active_share (of the scored frames), AU12_onsets_per_min (of scored time;
+            only onsets that were seen) and AU12_event_mean_s (of all events; see `pyfau.events`). NaN where nothing
+            was scored, where there are no times, where there is no event, and for rates of independent pictures.
+
+        Raises:
+            OptionError: `per` is something else.
+        """
+        from pyfau.summary import summarize
+
+        return summarize(self, per)
+
+    def baseline(
+        self,
+        source: Baseline | Mapping[int, Baseline] | None = None,
+        *,
+        per_face: bool = True,
+        quantile: float = 0.1,
+        mode: str = "subtract",
+    ) -> AUResult:
+        """Adjust the scores to what each face is scored at rest: a new result. See docs/baseline.md.
+
+        What a face at rest is scored over 0.05 (or half the threshold of the AU, if that is less) counts as the
+        person's own: by so much in log-odds, for each AU, either the scores fall or the threshold rises. No score
+        rises, and none leaves [0, 1]. The active flags are the same with both modes. It always starts from the raw
+        scores, also on a result that was adjusted before.
+
+        Args:
+            source: What a face at rest is scored: a `Baseline` of the one person in this result, or one for some faces
+                by face_id, the others staying as they are. None: the `quantile` of the result's own scored frames,
+                which is right only if the face is at rest in that share of them.
+            per_face: Whether each face has a quantile of its own, or all share one.
+            quantile: In [0, 1]. A face (or all together) with fewer than 30 scored frames gets none, and a warning.
+            mode: "subtract" changes the scores, and keeps the raw ones beside them (`raw_scores`, columns AU12_raw).
+                "threshold" changes the active flags alone; the thresholds are in the metadata.
+
+        Returns:
+            The same rows. Its metadata says under "baseline" what was done, and is written to files with the rows.
+
+        Raises:
+            OptionError: An option has a value that it does not take.
+            InputError: The result has no thresholds in its metadata; or several faces in a frame and one Baseline; or a
+                baseline is of another model.
+        """
+        from pyfau.baseline import adjust
+
+        return adjust(self, source, per_face=per_face, quantile=quantile, mode=mode)
+
     def to_csv(self, path: StrPath) -> Path:
         """Write a CSV file, and the metadata beside it in JSON; see `CSVWriter`."""
-        return self._write(CSVWriter(path, self._aus, self._record(), self._with_file))
+        return self._write(CSVWriter, path)
 
     def to_parquet(self, path: StrPath) -> Path:
         """Write a Parquet file that holds the metadata too; see `ParquetWriter`."""
-        return self._write(ParquetWriter(path, self._aus, self._record(), self._with_file))
+        return self._write(ParquetWriter, path)
+
+    def to_jsonl(self, path: StrPath) -> Path:
+        """Write JSON Lines, and the metadata beside it in JSON; see `JSONLinesWriter`."""
+        return self._write(JSONLinesWriter, path)
+
+    def to_openface(self, path: StrPath) -> Path:
+        """Write a CSV as OpenFace 2 does: frame (from 1), face_id, timestamp, confidence, success, AU01_c ...
+
+        There are no columns AU01_r, because scores are no intensities, and so no scores. A frame without a face has
+        zeros, as in OpenFace. Read it with `pyfau.formats.openface.read_openface`.
+        """
+        from pyfau.formats.openface import write_openface
+
+        return write_openface(self, path)
+
+    def to_pyfeat(self) -> pd.DataFrame:
+        """The rows under py-feat's names.
+
+        Returns:
+            Columns frame, time_s, FaceRectX, FaceRectY, FaceRectWidth, FaceRectHeight, FaceScore, AU01 ... (scores),
+            Identity ("Person_0" for face_id 0: a track, not a recognised person) and input (the picture file, or the
+            source). A frame without a face has NaN. `pyfau.formats.pyfeat.read_pyfeat` reads a CSV of it.
+        """
+        from pyfau.formats.pyfeat import to_pyfeat
+
+        return to_pyfeat(self)
+
+    def to_events(self, path: StrPath, *, min_frames: int = 1, join_frames: int = 0) -> Path:
+        """Write a CSV of the events, one a line: face_id, au, onset, offset, peak; see `pyfau.events.events`.
+
+        Read it with `pyfau.formats.events.read_events`.
+        """
+        from pyfau.formats.events import write_events
+
+        return write_events(self, path, min_frames=min_frames, join_frames=join_frames)
+
+    def to_elan(self, path: StrPath, *, min_frames: int = 1, join_frames: int = 0) -> Path:
+        """Write the events as an .eaf file for ELAN: a tier for each AU of each face, "AU12 face 0".
+
+        An annotation is an event; its text is the highest score. Read it with `pyfau.formats.elan.read_elan`.
+
+        Raises:
+            InputError: The rows have no times.
+        """
+        from pyfau.formats.elan import write_elan
+
+        return write_elan(self, path, min_frames=min_frames, join_frames=join_frames)
 
     def plot(self, face_id: int | None = None, kind: str = "lines") -> Figure:
         """Plot the scores of one face over time. Nothing is shown: use `savefig`, or leave it to the notebook.
@@ -228,17 +356,39 @@ class AUResult:
         import pandas as pd
 
         path = Path(path)
-        record = _read_record(path)
+        data, record = _read_lines(path)
         try:
-            data = path.read_bytes()
-            if record.get("complete") is False:
-                data = data[: data.rfind(b"\n") + 1]
             columns = pd.read_csv(io.BytesIO(data), nrows=0, encoding="utf-8-sig").columns
             types: dict[Any, Any] = {name: str if name == "file" else np.float64 for name in columns}
             table = pd.read_csv(
                 io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
             )
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            raise InputError(f"cannot read {path}: {error}") from None
+        return cls._from_dataframe(table, record, path)
+
+    @classmethod
+    def read_jsonl(cls, path: StrPath) -> Self:
+        """Read what `to_jsonl` or a `JSONLinesWriter` wrote; otherwise as `read_csv`.
+
+        A file without rows has the action units that its metadata names, if any.
+
+        Raises:
+            InputError: There is no such file, or it is not of this kind.
+        """
+        import pandas as pd
+
+        path = Path(path)
+        data, record = _read_lines(path)
+        try:
+            rows = [json.loads(line) for line in data.splitlines()]
+            columns = list(rows[0]) if rows else [*_COLUMNS, *record.get("aus", ())]
+            columns += [] if rows else [f"{au}_c" for au in record.get("aus", ())]
+            if any(row.keys() != set(columns) for row in rows):
+                raise ValueError("expected objects with the same names on all lines")
+            table = pd.DataFrame.from_records(rows, columns=columns)
+            table = table.astype({name: np.float64 for name in columns if name != "file"})
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"cannot read {path}: {error}") from None
         return cls._from_dataframe(table, record, path)
 
@@ -261,12 +411,13 @@ class AUResult:
     @classmethod
     def _from_dataframe(cls, table: pd.DataFrame, record: dict[str, Any], path: Path) -> Self:
         aus = [name for name in table.columns if f"{name}_c" in table.columns]
-        missing = {"frame", "time_s", "face_id", "success", "confidence", *_BOX} - set(table.columns)
+        missing = set(_COLUMNS) - set(table.columns)
         if missing:
             raise InputError(f"{path} was not written by pyfau: there is no column {', '.join(sorted(missing))}")
         complete = record.pop("complete", True)
         warnings, failures = record.pop("warnings", []), record.pop("failures", [])
-        result = cls(aus, record, "file" in table.columns)
+        raw = [f"{au}_raw" for au in aus]
+        result = cls(aus, record, "file" in table.columns, bool(aus) and set(raw) <= set(table.columns))
         result.warnings += warnings
         if failures:
             result.failures += [Failure(failure["source"], failure["error"]) for failure in failures]
@@ -282,10 +433,27 @@ class AUResult:
         if aus:
             rows["scores"] = table[aus].to_numpy(np.float32)
             rows["active"] = table[[f"{au}_c" for au in aus]].fillna(0).to_numpy(np.float64) != 0
+        if result._with_raw:
+            rows["raw_scores"] = table[raw].to_numpy(np.float32)
         files = table["file"].tolist() if "file" in table.columns else [None] * len(table)
         result._files = [file if isinstance(file, str) else None for file in files]
         result._count = len(table)
         return result
+
+    def _adjusted(self, scores: FloatArray, active: npt.NDArray[np.bool_], raw: bool) -> Self:
+        """A copy with other scores; `raw`: the raw ones are kept beside them."""
+        copy = type(self)(self._aus, self._metadata, self._with_file, raw)
+        copy.warnings += self.warnings
+        copy.failures += self.failures
+        copy._reserve(self._count)
+        for name in ("frame", "time_s", "face_id", "success", "confidence", "box", "landmarks"):
+            copy._table[name] = self._column(name)
+        copy._table["scores"], copy._table["active"] = scores, active
+        if raw:
+            copy._table["raw_scores"] = self.raw_scores
+        copy._files = list(self._files)
+        copy._count = self._count
+        return copy
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         view = self._table[name][: self._count]
@@ -306,9 +474,9 @@ class AUResult:
             record["failures"] = [{"source": f.source, "error": str(f.error)} for f in self.failures]
         return record
 
-    def _write(self, writer: ResultWriter) -> Path:
+    def _write(self, kind: type[ResultWriter], path: StrPath) -> Path:
         rows = iter(self)
-        with writer:
+        with kind(path, self._aus, self._record(), self._with_file, self._with_raw) as writer:
             while some := list(islice(rows, 4096)):
                 writer.write(some)
         return writer.path
@@ -324,6 +492,7 @@ class ResultWriter(ABC):
         aus: The N column names of the scores.
         metadata: What made the rows; must be expressible in JSON.
         files: Whether to write a column `file`.
+        raw: Whether to write the raw scores of adjusted rows.
 
     Attributes:
         path: The file.
@@ -333,16 +502,22 @@ class ResultWriter(ABC):
         OptionError: The file cannot be written.
     """
 
-    def __init__(self, path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> None:
+    def __init__(
+        self,
+        path: StrPath,
+        aus: Sequence[str],
+        metadata: Mapping[str, Any],
+        files: bool = False,
+        raw: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.metadata = dict(metadata)
         self._aus = tuple(aus)
         self._with_file = files
+        self._with_raw = raw
         self._closed = False
         with _writing(self.path):
-            if self.path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_room(self.path)
             self._open()
 
     def write(self, rows: Iterable[AURow]) -> None:
@@ -389,8 +564,8 @@ class ResultWriter(ABC):
     def _close(self, record: dict[str, Any]) -> None: ...
 
 
-class CSVWriter(ResultWriter):
-    """Writes CSV: UTF-8, "\\n" line ends, empty fields for what is missing.
+class _LinesWriter(ResultWriter):
+    """Writes a line a row.
 
     Every `write` reaches the file at once and in whole lines, so that a run that is killed leaves a valid file. The
     metadata goes to a second file, the path + ".json", with "complete": false until `close`.
@@ -400,9 +575,6 @@ class CSVWriter(ResultWriter):
         # In this order the file beside never calls an unfinished file complete.
         _write_json(_sidecar(self.path), _plain({**self.metadata, "complete": False}))
         self._file = self.path.open("wb")
-        names = ["frame", "time_s", "face_id", "success", "confidence", *_BOX, *self._aus]
-        names += [f"{au}_c" for au in self._aus] + (["file"] if self._with_file else [])
-        self._put([",".join(names)])
 
     def _write(self, rows: list[AURow]) -> None:
         self._put([self._line(row) for row in rows])
@@ -416,6 +588,23 @@ class CSVWriter(ResultWriter):
             self._file.write(_escaped("\n".join(lines) + "\n"))
             self._file.flush()
 
+    @abstractmethod
+    def _line(self, row: AURow) -> str: ...
+
+
+class CSVWriter(_LinesWriter):
+    """Writes CSV: UTF-8, "\\n" line ends, empty fields for what is missing.
+
+    Every `write` reaches the file at once and in whole lines, so that a run that is killed leaves a valid file. The
+    metadata goes to a second file, the path + ".json", with "complete": false until `close`.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        names = [*_COLUMNS, *self._aus, *(f"{au}_c" for au in self._aus)]
+        names += [f"{au}_raw" for au in self._aus] if self._with_raw else []
+        self._put([",".join(names + ["file"] * self._with_file)])
+
     def _line(self, row: AURow) -> str:
         fields = [
             str(row.frame),
@@ -427,11 +616,32 @@ class CSVWriter(ResultWriter):
         fields += [_decimal(value, 3) for value in row.box_xyxy.tolist()]
         fields += [_decimal(value, 6) for value in row.scores.tolist()]
         fields += ["1" if value else "0" for value in row.active.tolist()] if row.success else [""] * len(self._aus)
+        if self._with_raw:
+            raw = row.scores if row.raw_scores is None else row.raw_scores
+            fields += [_decimal(value, 6) for value in raw.tolist()]
         if self._with_file:
             file = row.file or ""
             # As the csv module quotes; before Python 3.13 it leaves a bare "\r" unquoted.
             fields.append('"' + file.replace('"', '""') + '"' if any(c in file for c in ',"\r\n') else file)
         return ",".join(fields)
+
+
+class JSONLinesWriter(_LinesWriter):
+    """Writes JSON Lines: UTF-8, a line for each row, an object with the names of the CSV and null for what is missing.
+
+    Otherwise as `CSVWriter`: whole lines at once, and the metadata in a second file, the path + ".json".
+    """
+
+    def _line(self, row: AURow) -> str:
+        if self._with_raw != (row.raw_scores is not None):
+            row = dataclasses.replace(row, raw_scores=row.scores if self._with_raw else None)
+        record = row.to_dict()
+        for name, value in record.items():
+            if isinstance(value, float):
+                record[name] = round(value, 3 if name in _BOX else 6) if math.isfinite(value) else None
+        if self._with_file:
+            record["file"] = row.file and _escaped(row.file).decode()
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 class ParquetWriter(ResultWriter):
@@ -473,32 +683,60 @@ class ParquetWriter(ResultWriter):
         self._buffer_table()
 
     def _buffer_table(self) -> pd.DataFrame:
-        self._buffer = AUResult(self._aus, {}, self._with_file)
+        self._buffer = AUResult(self._aus, {}, self._with_file, self._with_raw)
         table = self._buffer.to_dataframe()
         table.attrs.clear()
         return table
 
 
-_WRITERS: dict[str, type[ResultWriter]] = {".csv": CSVWriter, ".parquet": ParquetWriter}
+_WRITERS: dict[str, type[ResultWriter]] = {".csv": CSVWriter, ".parquet": ParquetWriter, ".jsonl": JSONLinesWriter}
 
 
 def open_writer(path: StrPath, aus: Sequence[str], metadata: Mapping[str, Any], files: bool = False) -> ResultWriter:
     """Make the writer for a path's suffix; the arguments are those of `ResultWriter`.
 
     Raises:
-        OptionError: The suffix is neither .csv nor .parquet, or the file cannot be written.
+        OptionError: The suffix is none of .csv, .parquet and .jsonl, or the file cannot be written.
         DependencyError: pyarrow is not installed, and the suffix is .parquet.
     """
     if not isinstance(path, str | os.PathLike):
         raise OptionError(f"results are written to a path, got {type(path).__name__}")
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
-        raise OptionError(f"results are written as .csv or .parquet, got {os.fspath(path)!r}")
+        raise OptionError(f"results are written as {', '.join(TABLES)}, got {os.fspath(path)!r}")
     return _WRITERS[suffix](path, aus, metadata, files)
 
 
+def read_result(path: StrPath) -> AUResult:
+    """Read a table that pyfau wrote, Parquet or JSON Lines by its suffix, otherwise CSV.
+
+    Raises:
+        InputError: There is no such file, or it is not of this kind.
+        DependencyError: pyarrow is not installed, and the suffix is .parquet.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".parquet":
+        return AUResult.read_parquet(path)
+    if suffix == ".jsonl":
+        return AUResult.read_jsonl(path)
+    return AUResult.read_csv(path)
+
+
+def write_whole(path: StrPath, text: str) -> Path:
+    """Write a file of UTF-8 text in one step; folders on the way are created, an existing file is replaced.
+
+    Raises:
+        OptionError: The file cannot be written.
+    """
+    path = Path(path)
+    with _writing(path):
+        _make_room(path)
+        _replace(path, _escaped(text))
+    return path
+
+
 def read_metadata(path: StrPath) -> dict[str, Any]:
-    """The metadata of a CSV or Parquet file, with "complete"; empty where there is none to be read."""
+    """The metadata of a table, with "complete"; empty where there is none to be read."""
     path = Path(path)
     try:
         return _read_record(path) if path.is_file() else {}
@@ -507,7 +745,7 @@ def read_metadata(path: StrPath) -> dict[str, Any]:
 
 
 def is_complete(path: StrPath, expected: Mapping[str, Any] | None = None) -> bool:
-    """Whether a CSV or Parquet file is there and its writer finished it without a failure.
+    """Whether a table is there and its writer finished it without a failure.
 
     Args:
         path: The table.
@@ -551,19 +789,39 @@ def _writing(path: Path) -> Iterator[None]:
         raise OptionError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _read_lines(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The whole lines of a file that a `_LinesWriter` wrote, and its metadata."""
+    record = _read_record(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    return data[: data.rfind(b"\n") + 1] if record.get("complete") is False else data, record
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
+    _replace(path, _escaped(json.dumps(record, indent=2, ensure_ascii=False) + "\n"))
+
+
+def _make_room(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(0, "it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _replace(path: Path, data: bytes) -> None:
     """Write in one step: a reader sees the old file or the new one."""
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(_escaped(json.dumps(record, indent=2, ensure_ascii=False) + "\n"))
+    part.write_bytes(data)
     part.replace(path)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """The metadata that belongs to a CSV or Parquet file, "complete" included; empty where there is none."""
+    """The metadata that belongs to a table, "complete" included; empty where there is none."""
     try:
         if path.suffix.lower() == ".parquet":
             pa, pq = _pyarrow()

@@ -62,6 +62,7 @@ class AURow:
         active: (N,) bool, score >= threshold; all False without a face.
         aus: The N column names, for example "AU12".
         file: The picture file, for picture input.
+        raw_scores: (N,) float32, what `scores` were before `AUResult.baseline` adjusted them; None if they were not.
     """
 
     frame: int
@@ -75,6 +76,7 @@ class AURow:
     active: npt.NDArray[np.bool_]
     aus: tuple[str, ...]
     file: str | None = None
+    raw_scores: FloatArray | None = None
 
     def __getitem__(self, au: str) -> float:
         """Score of one action unit by column name, such as `row["AU12"]`.
@@ -103,6 +105,8 @@ class AURow:
         record |= {name: number(v) for name, v in zip(("x1", "y1", "x2", "y2"), self.box_xyxy, strict=True)}
         record |= {au: number(v) for au, v in zip(self.aus, self.scores, strict=True)}
         record |= {f"{au}_c": int(v) if self.success else None for au, v in zip(self.aus, self.active, strict=True)}
+        if self.raw_scores is not None:
+            record |= {f"{au}_raw": number(v) for au, v in zip(self.aus, self.raw_scores, strict=True)}
         if self.file is not None:
             record["file"] = self.file
         return record

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyfau import AUResult, __version__
+from pyfau import AUResult, __version__, read_result
 from pyfau.cli import main
 from pyfau.demo import demo_frames
 from pyfau.errors import OptionError
@@ -271,6 +271,26 @@ def test_a_progress_bar_on_request(clip: Path, tmp_path: Path, capsys: Any) -> N
 
 
 # Going on after failures
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_json_lines_as_csv(clip: Path, tmp_path: Path, capsys: Any, jobs: int) -> None:
+    other, out = Path(shutil.copy(clip, tmp_path / "other.mp4")), tmp_path / "out"
+    arguments = (clip, other, "-o", out, "--format", "jsonl", "--jobs", str(jobs))
+    assert detect(*arguments) == 0
+    assert names_in(out) == {"clip.jsonl", "clip.jsonl.json", "other.jsonl", "other.jsonl.json"}
+    assert detect(clip, "-o", tmp_path / "clip.csv") == 0
+    text, lines = AUResult.read_csv(tmp_path / "clip.csv"), read_result(out / "clip.jsonl")
+    assert text.to_dataframe().equals(lines.to_dataframe())
+    assert text.metadata == lines.metadata
+    record = sidecar(out / "other.jsonl")
+    (out / "other.jsonl.json").write_text(json.dumps(record | {"complete": False}))
+    capsys.readouterr()
+    assert detect(*arguments, "--resume") == 0
+    said = sorted(capsys.readouterr().out.splitlines())
+    assert said[0] == f"{clip}: done already, {out / 'clip.jsonl'}"
+    assert said[1].startswith(f"{other}: {FRAMES} rows")
+    assert sidecar(out / "other.jsonl") == record
 
 
 def test_resume_skips_what_is_complete_and_redoes_the_rest(clip: Path, tmp_path: Path, capsys: Any) -> None:
@@ -879,13 +899,20 @@ def test_an_error_in_a_process_is_one_line_and_status_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("name", "status", "suffix"),
+    [
+        ("SIGINT", 130, ".csv"),
+        ("SIGTERM", 143, ".csv"),
+        pytest.param("SIGINT", 130, ".jsonl", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_keeps_a_valid_table_that_resume_redoes(
-    portrait: list[np.ndarray], tmp_path: Path, capsys: Any, name: str, status: int
+    portrait: list[np.ndarray], tmp_path: Path, capsys: Any, name: str, status: int, suffix: str
 ) -> None:
     total = 1500
     clip = write_clip(tmp_path / "long.mp4", [portrait[k % FRAMES] for k in range(total)])
-    out = tmp_path / "long.csv"
+    out = tmp_path / f"long{suffix}"
     process = subprocess.Popen(
         [sys.executable, "-m", "pyfau", "detect", clip, "-o", out, "--batch-size", "1", "--threads", "1", "--quiet"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -908,17 +935,20 @@ def test_ctrl_c_keeps_a_valid_table_that_resume_redoes(
         assert complaint == ""
     text = out.read_text(encoding="utf-8")
     assert text.endswith("\n")
-    assert {line.count(",") for line in text.splitlines()} == {len(COLUMNS) - 1}
-    rows = table(out)
+    if suffix == ".csv":
+        assert {line.count(",") for line in text.splitlines()} == {len(COLUMNS) - 1}
+        rows = table(out)
+    else:
+        rows = [json.loads(line) for line in text.splitlines()]
     assert 20 <= len(rows) < total
     assert [int(row["frame"]) for row in rows] == list(range(len(rows)))
     assert all(0 <= float(row[au]) <= 1 for row in rows for au in AUS)
     assert sidecar(out)["complete"] is False
-    assert "incomplete" in " ".join(AUResult.read_csv(out).warnings)
+    assert "incomplete" in " ".join(read_result(out).warnings)
     write_clip(clip, portrait)  # a short one, for the time's sake
     assert detect(clip, "-o", out, "--resume") == 0
     assert "done already" not in capsys.readouterr().out
-    assert len(table(out)) == FRAMES
+    assert len(read_result(out)) == FRAMES
     assert sidecar(out)["complete"] is True
 
 

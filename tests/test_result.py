@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyfau.errors import DependencyError, InputError, OptionError
-from pyfau.result import AUResult, CSVWriter, ParquetWriter, is_complete, open_writer
+from pyfau.result import AUResult, CSVWriter, JSONLinesWriter, ParquetWriter, is_complete, open_writer, read_result
 from pyfau.types import AURow, Failure
 
 AUS = ("AU01", "AU06", "AU12", "AU25")
-META = {"source": "/somewhere/clip.mp4", "model": "mdhr-é", "fps": 29.97}
+META = {"source": "/somewhere/clip.mp4", "model": "mdhr-é", "fps": 29.97, "aus": list(AUS)}
+WRITE = {".csv": AUResult.to_csv, ".parquet": AUResult.to_parquet, ".jsonl": AUResult.to_jsonl}
 
 
 def face_row(frame: int, face_id: int = 0, seed: int | None = None, file: str | None = None) -> AURow:
@@ -212,8 +213,9 @@ def test_round_trips(rows: list[AURow]):
     result = result_of(rows, files=True)
     with tempfile.TemporaryDirectory() as folder:
         back = AUResult.read_csv(result.to_csv(Path(folder) / "r.csv"))
+        lines = AUResult.read_jsonl(result.to_jsonl(Path(folder) / "r.jsonl"))
         exact = AUResult.read_parquet(result.to_parquet(Path(folder) / "r.parquet"))
-    for copy in (back, exact):
+    for copy in (back, lines, exact):
         assert copy.aus == AUS
         assert copy.metadata == META
         assert copy.warnings == []
@@ -236,13 +238,13 @@ def test_parquet_for_others(tmp_path: Path):
 
 
 def test_warnings_and_failures_are_written_too(tmp_path: Path):
-    for suffix, read in ((".csv", AUResult.read_csv), (".parquet", AUResult.read_parquet)):
+    for suffix, write in WRITE.items():
         result = result_of(ROWS)
         result.warnings.append("frame 7 was damaged")
         result.failures.append(Failure("b.jpg", "not a picture"))
         path = tmp_path / f"r{suffix}"
-        result.to_csv(path) if suffix == ".csv" else result.to_parquet(path)
-        back = read(path)
+        write(result, path)
+        back = read_result(path)
         assert back.warnings == result.warnings
         assert back.failures == result.failures
         assert back.metadata == META
@@ -256,37 +258,70 @@ def test_metadata_becomes_plain_json(tmp_path: Path):
     }  # fmt: skip
 
 
-def test_file_names_that_are_no_text(tmp_path: Path):
+@pytest.mark.parametrize("suffix", WRITE)
+def test_file_names_that_are_no_text(tmp_path: Path, suffix: str):
     result = result_of([face_row(0, file="a\udcff.jpg")], files=True)
-    assert AUResult.read_csv(result.to_csv(tmp_path / "r.csv"))[0].file == r"a\udcff.jpg"
-    assert AUResult.read_parquet(result.to_parquet(tmp_path / "r.parquet"))[0].file == r"a\udcff.jpg"
+    assert read_result(WRITE[suffix](result, tmp_path / f"r{suffix}"))[0].file == r"a\udcff.jpg"
 
 
-def test_csv_writer_flushes_and_marks(tmp_path: Path):
-    path = tmp_path / "clip.csv"
-    with CSVWriter(path, AUS, META) as writer:
-        assert path.read_text().count("\n") == 1
+@pytest.mark.parametrize("kind", [CSVWriter, JSONLinesWriter])
+def test_writers_of_lines_flush_and_mark(tmp_path: Path, kind: type[CSVWriter | JSONLinesWriter]):
+    suffix, header = (".csv", 1) if kind is CSVWriter else (".jsonl", 0)
+    path = tmp_path / f"clip{suffix}"
+    with kind(path, AUS, META) as writer:
+        assert path.read_text().count("\n") == header
         writer.write(ROWS[:2])
-        assert path.read_text().count("\n") == 3
+        assert path.read_text().count("\n") == header + 2
         writer.write([])
         writer.write(iter(ROWS[2:]))
-        assert path.read_text().count("\n") == 5
+        assert path.read_text().count("\n") == header + 4
         assert not is_complete(path)
-        assert AUResult.read_csv(path).warnings == [f"{path} is incomplete: the run that wrote it did not finish"]
+        assert read_result(path).warnings == [f"{path} is incomplete: the run that wrote it did not finish"]
         writer.metadata["frames"] = 3
     writer.close()
     assert is_complete(path)
-    assert len(AUResult.read_csv(path)) == 4
-    assert AUResult.read_csv(path).metadata == {**META, "frames": 3}
-    with pytest.raises(OptionError, match=r"clip\.csv: it is closed"):
+    assert len(read_result(path)) == 4
+    assert read_result(path).metadata == {**META, "frames": 3}
+    with pytest.raises(OptionError, match=rf"clip\{suffix}: it is closed"):
         writer.write(ROWS)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.csv", "clip.csv.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.json"]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_line_of_json_is_what_a_row_says_of_itself(tmp_path: Path):
+    rows = [face_row(0, file='a "b"\n.jpg'), empty_row(1, file="é.jpg"), empty_row(2)]
+    path = result_of(rows, True).to_jsonl(tmp_path / "new" / "clip.jsonl")
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert len(lines) == 3
+    for row, line in zip(rows, lines, strict=True):
+        record = {"file": None, **row.to_dict()}
+        assert line.keys() == record.keys()
+        assert {name: line[name] for name in line if not isinstance(line[name], float)} == {
+            name: value for name, value in record.items() if not isinstance(value, float)
+        }
+        assert {k: v for k, v in line.items() if isinstance(v, float)} == pytest.approx(
+            {k: v for k, v in record.items() if isinstance(v, float)}, abs=6e-4
+        )
+        assert line["AU12"] == (None if not row.success else round(row["AU12"], 6))
+    assert "é" in path.read_text("utf-8")
+
+
+def test_json_lines_that_are_not_ours(tmp_path: Path):
+    good = result_of(ROWS).to_jsonl(tmp_path / "good.jsonl").read_text().splitlines()
+    path = tmp_path / "bad.jsonl"
+    renamed, text = good[1].replace("success", "sucess"), good[0].replace('"time_s": 0.0', '"time_s": "x"')
+    for lines in (["[1]"], ["{}"], ["no"], [*good, "{}"], [good[0], renamed], ['{"frame": {}}'], [text]):
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(InputError, match=r"bad\.jsonl"):
+            AUResult.read_jsonl(path)
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        AUResult.read_jsonl(tmp_path / "none.jsonl")
+    path.write_text("")
+    assert read_result(path).aus == ()  # without metadata nothing says more
+
+
+@pytest.mark.parametrize("suffix", WRITE)
 def test_an_exception_keeps_the_rows_and_stays_incomplete(tmp_path: Path, suffix: str):
-    path = tmp_path / f"clip{suffix}"
-    result_of(ROWS).to_csv(path) if suffix == ".csv" else result_of(ROWS).to_parquet(path)
+    path = WRITE[suffix](result_of(ROWS), tmp_path / f"clip{suffix}")
     assert is_complete(path)
 
     def interrupted() -> None:
@@ -297,7 +332,7 @@ def test_an_exception_keeps_the_rows_and_stays_incomplete(tmp_path: Path, suffix
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not is_complete(path)
-    back = (AUResult.read_csv if suffix == ".csv" else AUResult.read_parquet)(path)
+    back = read_result(path)
     assert len(back) == 3
     assert "incomplete" in back.warnings[0]
     assert not list(tmp_path.glob(".*"))
@@ -348,12 +383,13 @@ def test_a_killed_run_leaves_all_rows_it_wrote(tmp_path: Path, sign: str):
     assert not is_complete(path)
 
 
-def test_a_torn_last_line_is_dropped(tmp_path: Path):
-    path = tmp_path / "clip.csv"
-    writer = CSVWriter(path, AUS, META)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_torn_last_line_is_dropped(tmp_path: Path, suffix: str):
+    path = tmp_path / f"clip{suffix}"
+    writer = open_writer(path, AUS, META)
     writer.write(ROWS)
     path.write_bytes(path.read_bytes()[:-20])
-    assert len(AUResult.read_csv(path)) == 3
+    assert len(read_result(path)) == 3
     writer.close()
 
 
@@ -388,9 +424,9 @@ def test_targets_that_cannot_be_written(tmp_path: Path):
             assert str(path) in str(caught.value)
     with pytest.raises(OptionError, match="folder"):
         result.to_csv(tmp_path / "folder.csv")
-    with pytest.raises(OptionError, match=r"\.csv or \.parquet.*r\.xlsx"):
+    with pytest.raises(OptionError, match=r"\.csv, \.parquet, \.jsonl.*r\.xlsx"):
         open_writer(tmp_path / "r.xlsx", AUS, META)
-    with pytest.raises(OptionError, match=r"\.csv or \.parquet"):
+    with pytest.raises(OptionError, match=r"\.csv, \.parquet, \.jsonl"):
         open_writer(tmp_path / "r", AUS, META)
     with open_writer(tmp_path / "R.CSV", AUS, META) as writer:
         assert isinstance(writer, CSVWriter)

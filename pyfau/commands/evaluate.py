@@ -155,16 +155,15 @@ def _evaluate_tables(args: argparse.Namespace) -> dict[str, Any]:
     from pyfau.evaluation.metrics import measure
     from pyfau.evaluation.report import add_summary
     from pyfau.evaluation.tables import match, pairs_of, read_labels
-    from pyfau.result import AUResult
+    from pyfau.result import read_result
 
     pairs, notes = pairs_of(args.labels, args.scores)
     parts: list[Matched] = []
     inputs = []
     failures: dict[str, str] = {}
     for label_path, score_path in pairs:
-        read = AUResult.read_parquet if score_path.suffix.lower() == ".parquet" else AUResult.read_csv
         try:
-            result = read(score_path)
+            result = read_result(score_path)
             part = match(read_labels(label_path, args.present), result, str(score_path), args.first_frame or 0)
         except InputError as error:
             if not parts and label_path == pairs[-1][0]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pyfau.errors import InputError, OptionError
 from pyfau.evaluation.lists import IGNORED
-from pyfau.result import AUResult
+from pyfau.result import TABLES, AUResult
 from pyfau.types import FloatArray, au_name
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def pairs_of(labels: Path, scores: Path) -> tuple[list[tuple[Path, Path]], list[
 
     Args:
         labels: A .csv file, or a folder of such.
-        scores: A .csv or .parquet file of pyfau, or a folder of such; files in folders go together by name.
+        scores: A .csv, .parquet or .jsonl file of pyfau, or a folder of such; files in folders go together by name.
 
     Returns:
         The pairs, and notes on files without a partner.
@@ -251,7 +251,7 @@ def pairs_of(labels: Path, scores: Path) -> tuple[list[tuple[Path, Path]], list[
     def tables(folder: Path, *suffixes: str) -> dict[str, Path]:
         return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
 
-    left, right = tables(labels, ".csv", ".tsv", ".txt"), tables(scores, ".csv", ".parquet")
+    left, right = tables(labels, ".csv", ".tsv", ".txt"), tables(scores, *TABLES)
     pairs = [(left[stem], right[stem]) for stem in left if stem in right]
     if not pairs:
         raise InputError(f"{labels} and {scores} have no file name in common, such as clip.csv in both")
