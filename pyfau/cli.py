@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.commands import convert, download, evaluate, export, publish, serve, verify
+from pyfau.commands import convert, download, evaluate, export, live, publish, serve, verify
 from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("name", nargs="?", metavar="NAME", help="a name of `pyfau models`, a directory or user/repo")
     info.set_defaults(run=_info)
 
-    for command in (convert, publish, download, verify, evaluate, export, serve):
+    for command in (convert, publish, download, verify, evaluate, export, serve, live):
         command.add_parser(commands)
     return parser
 

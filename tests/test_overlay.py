@@ -75,7 +75,7 @@ def test_the_picture_given_is_left_alone():
 def test_nothing_is_drawn_without_a_face():
     rgb = grey(64, 48)
     nowhere = row_of((np.nan,) * 4)
-    drawn = draw_overlay(rgb, [row_of(success=False), nowhere])
+    drawn = draw_overlay(rgb, [row_of((np.nan,) * 4, None, success=False), nowhere])
     np.testing.assert_array_equal(drawn, rgb)
     assert drawn is not rgb
     np.testing.assert_array_equal(draw_overlay(rgb, []), rgb)
