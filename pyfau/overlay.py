@@ -166,13 +166,15 @@ class _Style:
         # Of all labels, so that the width does not flicker in video.
         wide, narrow = ((labels, max(map(self.measure, labels)) + 2 * self.pad) for labels in (long, row.aus))
         numbers = self.measure("0.00") + 2 * self.pad
-        # A panel hides no face, or else its own alone, and that not for a face that is lost. Names are worth a quarter
-        # of the lines, and fewer lines are better than a hidden face.
-        tries = [(False, [wide], -(-3 * most // 4)), (False, [wide, narrow], min(most, 3) if row.success else 1)]
-        for hiding, kinds, least in [*tries, (True, [wide, narrow], 1)][: 3 if row.success else 2]:
+        # A panel stands beside its face, or else anywhere where it hides none, or else on its own face, but not for a
+        # face that is lost. Names are worth a quarter of the lines, and some lines that of standing near.
+        some = min(most, 3)
+        tries = [("beside", [wide], max(some, -(-3 * most // 4))), ("beside", [wide, narrow], some)]
+        tries += [("anywhere", [wide, narrow], some), ("beside", [wide, narrow], 1), ("on", [wide, narrow], 1)]
+        for where, kinds, least in tries if row.success else tries[:-1]:
             for count in range(most, max(least, 1) - 1, -1):
                 for labels, label_width in kinds:
-                    rect = self.place(box, others, label_width + numbers, count * self.row + self.pad, hiding)
+                    rect = self.place(box, others, label_width + numbers, count * self.row + self.pad, where)
                     if rect:
                         shown = sorted(order[:count]) if all_aus else order[:count]
                         lines = [(labels[i], float(row.scores[i]), bool(row.active[i])) for i in shown]
@@ -197,21 +199,26 @@ class _Style:
             self.write(label, rect[0] + self.pad, rect[1], _INK)
             self.taken.append(rect)
 
-    def place(self, box: _Rect, others: list[_Rect], width: int, height: int, hiding: bool) -> _Rect | None:
-        """Where a panel goes: clear of all labels, on the side with more room if it can be."""
+    def place(self, box: _Rect, others: list[_Rect], width: int, height: int, where: str) -> _Rect | None:
+        """Where a panel goes, clear of all labels and other faces: "beside" its face, "anywhere" near, or "on" it."""
         gap = self.pad + self.line
         x0, y0, x1, y1 = box
-        sides = (x1 + gap, x0 - gap - width)
-        ys, xs = _along(y0, y1, height), _along(x0, x1, width)
-        spots = [(x, y) for x in (sides if self.width - x1 >= x0 else sides[::-1]) for y in ys]
-        spots += [(x, y) for y in (y1 + gap, y0 - gap - self.row - height) for x in xs]
+        if where == "anywhere":
+            tops, lefts = (range(0, side, self.row) for side in (self.height - height + 1, self.width - width + 1))
+            spots = [(x, y) for y in tops for x in lefts]
+            spots.sort(key=lambda spot: math.hypot(2 * spot[0] + width - x0 - x1, 2 * spot[1] + height - y0 - y1))
+        else:  # on the side with more room if it can be
+            sides = (x1 + gap, x0 - gap - width)
+            ys, xs = _along(y0, y1, height), _along(x0, x1, width)
+            spots = [(x, y) for x in (sides if self.width - x1 >= x0 else sides[::-1]) for y in ys]
+            spots += [(x, y) for y in (y1 + gap, y0 - gap - self.row - height) for x in xs]
         best, least = None, math.inf
         for x, y in spots:
             x, y = max(0, min(x, self.width - width)), max(0, min(y, self.height - height))
             rect = (x, y, x + width, y + height)
             own = _overlap(rect, box)
-            allowed = (hiding or not own) and not any(_overlap(rect, face) for face in others)
-            if allowed and own < least and self.is_free(rect):
+            hides = not self.is_free(rect) or any(_overlap(rect, face) for face in others)
+            if not hides and own < (least if where == "on" else min(least, 1)):
                 best, least = rect, own
         return best
 
