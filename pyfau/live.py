@@ -209,6 +209,7 @@ def play(
     played = Played()
     recent: deque[tuple[float, float]] = deque()  # when frames of the last second were shown, and their latency
     first = total = 0.0
+    ended = False
     try:
         for taken in source:
             if not display.is_open():
@@ -234,8 +235,12 @@ def play(
                 table.write(rows)
             if video is not None:
                 video.add(picture, frame.time_s)
+        else:
+            ended = True
     except KeyboardInterrupt:  # as good an end as any
         pass
+    if video is not None and not ended:
+        video.cut()
     return played
 
 

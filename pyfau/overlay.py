@@ -302,7 +302,7 @@ class OverlayWriter:
         self._source = source
         self._faces = LastFaces(hold)
         self._encoder: Encoder | None = None
-        self._complete = True  # else the sound ends with the last frame
+        self._complete = True
         self._closed = False
         self._size = (0, 0)
         _check_writable(self.path)
@@ -337,6 +337,10 @@ class OverlayWriter:
         """How the video was encoded, for metadata: its codec, and what became of the sound."""
         return {} if self._encoder is None else {"codec": self._encoder.codec, "sound": self._encoder.sound or "none"}
 
+    def cut(self) -> None:
+        """Note that not all frames of the source are there: its sound then ends with the last one."""
+        self._complete = False
+
     def close(self) -> None:
         """Finish the file. Calling it again does nothing.
 
@@ -354,7 +358,8 @@ class OverlayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._complete = kind is None
+        if kind is not None:
+            self.cut()
         try:
             self.close()
         except OptionError:

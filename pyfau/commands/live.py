@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -65,6 +66,8 @@ def _live(args: argparse.Namespace) -> int:
             table = stack.enter_context(open_writer(args.record, detector.aus, record))
         frames = NewestFrames(reader) if camera else paced(reader)
         played = play(detector, frames, window, table=table, video=video)
+    for warning in reader.warnings + (video.warnings if video is not None else []):
+        print(f"pyfau: {source}: {warning}", file=sys.stderr)
     dropped = f", {frames.dropped} dropped" if isinstance(frames, NewestFrames) else ""
     print(
         f"{source}: {played.frames} frames shown at {played.fps:.1f} frames/s{dropped}; latency "
