@@ -316,6 +316,8 @@ def _demo(args: argparse.Namespace) -> int:
     for au, score in result.strongest(5):
         print(f"  {au}  {score:.2f}  {AU_NAMES.get(au, '')}")
     print(f"scores:  {table}\noverlay: {overlay}")
+    for warning in result.warnings:
+        print(f"pyfau: {warning}", file=sys.stderr)
     return 0
 
 

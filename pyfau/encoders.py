@@ -21,8 +21,7 @@ from pyfau.types import UInt8Array
 
 StrPath = str | os.PathLike[str]
 
-# What PyAV writes, the first of these that it has. Browsers play all of it. Speed and size are of one picture of a
-# face in 720p; `docs/overlay.md` has figures.
+# What PyAV writes, the first of these that it has. Browsers play all of it.
 _PYAV_CODECS = {
     ".mp4": ("libx264", "libopenh264", "h264_videotoolbox"),
     ".mkv": ("libx264", "libopenh264", "h264_videotoolbox"),
@@ -203,9 +202,11 @@ class _Sound:
         try:
             self._input = av.open(str(Path(source).absolute()))
             sound = self._input.streams.best("audio")
-            if sound is not None:
+            if sound is not None and sound.codec_context is None:
+                self._lose("its codec is unknown")
+            elif sound is not None:
                 self._begin(sound, suffix)
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             self._lose(error)
 
     def _begin(self, sound: Any, suffix: str) -> None:
@@ -235,8 +236,9 @@ class _Sound:
             else:
                 try:
                     frames = packet.decode()
-                except self._av.FFmpegError as error:
-                    return self._lose(error)
+                except self._av.FFmpegError as error:  # the next packet may be good again
+                    frames = []
+                    self._lose(error)
                 for frame in frames:
                     self._file.mux(self._stream.encode(frame))
             self._advance()
@@ -264,9 +266,9 @@ class _Sound:
         except self._av.FFmpegError as error:
             self._lose(error)
 
-    def _lose(self, error: Exception) -> None:
-        self._next = None
-        self._warnings.append(f"sound is missing in the overlay, at least in part: {error}")
+    def _lose(self, reason: object) -> None:
+        if not self._warnings:
+            self._warnings.append(f"sound is missing in the overlay, at least in part: {reason}")
 
 
 class _OpenCVEncoder:

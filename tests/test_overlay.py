@@ -305,12 +305,13 @@ def test_times_and_sound_are_those_of_the_source(tmp_path: Path, source: str, au
     assert ends == pytest.approx(was_to, abs=0.06)
 
 
-def test_sound_that_begins_late_stays_late(tmp_path: Path):
+@pytest.mark.parametrize("target", ["o.mp4", "o.webm"])
+def test_sound_that_begins_late_stays_late(tmp_path: Path, target: str):
     clip = write_clip(tmp_path / "a.mkv", UNEVEN, "aac", sound_from=0.5)
-    overlaid(clip, tmp_path / "o.mp4")
+    overlaid(clip, tmp_path / target)
     assert loudness(clip)[0] == pytest.approx(0.5, abs=0.03)
-    assert loudness(tmp_path / "o.mp4")[0] == pytest.approx(0.5, abs=0.03)
-    assert times_of(tmp_path / "o.mp4")[0] == 0
+    assert loudness(tmp_path / target)[0] == pytest.approx(0.5, abs=0.03)
+    assert times_of(tmp_path / target)[0] == 0
 
 
 def test_ctrl_c_ends_the_sound_with_the_pictures(tmp_path: Path):

@@ -52,11 +52,11 @@ def _live(args: argparse.Namespace) -> int:
     camera = source.startswith(CAMERA)
     with ExitStack() as stack:
         window = stack.enter_context(closing(Window(f"pyfau: {source}", args.all_aus)))
+        detector = _make_detector(args)  # before the camera, which would be waiting for it
         reader = stack.enter_context(read_camera(int(source.removeprefix(CAMERA))) if camera else read_video(source))
         for output in (args.record, args.record_video):
             if output is not None and not camera:
                 check_is_other(output, source)
-        detector = _make_detector(args)
         video = table = None
         if args.record_video is not None:
             sound = None if camera else source
