@@ -118,12 +118,11 @@ class _PyAVEncoder:
         self._av = av
         self.warnings: list[str] = []
         suffix = path.suffix.lower()
-        rate = Fraction(fps).limit_denominator(1001)  # 23.976... becomes 24000/1001
+        rate = Fraction(fps).limit_denominator(1001) or Fraction(1, round(1 / fps))  # 23.976... becomes 24000/1001
         # Ticks in which steps of the rate are whole, and other times are exact to a tenth of a millisecond.
         self._step = rate.denominator * math.ceil(10_000 / rate.numerator)
         self._base = Fraction(rate.denominator, rate.numerator * self._step)
         self._tick = -self._step
-        self._last = -1
         codecs = [name for name in _PYAV_CODECS[suffix] if name in av.codecs_available]
         if not codecs:
             raise OptionError(f"cannot write {path}: this PyAV has none of {', '.join(_PYAV_CODECS[suffix])}")
@@ -151,8 +150,7 @@ class _PyAVEncoder:
         """See `Encoder`."""
         offset = self._sound.video_start if self._sound else Fraction(0)
         aim = self._tick + self._step if math.isnan(time_s) else round(time_s / self._base)
-        self._tick = max(aim, self._last + 1)
-        self._last = self._tick
+        self._tick = max(aim, self._tick + 1, 0)
         planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
         frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts, frame.time_base = self._tick + round(offset / self._base), self._base

@@ -341,6 +341,13 @@ def test_sound_that_cannot_be_read_is_told_and_the_pictures_are_kept(tmp_path: P
     assert len(times_of(tmp_path / "o.webm")) == 90
 
 
+def test_very_few_frames_a_second(tmp_path: Path):
+    with OverlayWriter(tmp_path / "o.mp4", 1e-4) as writer:
+        for _ in range(3):
+            writer.write(grey(64, 48), [])
+    assert times_of(tmp_path / "o.mp4") == [0, 1e4, 2e4]
+
+
 def test_times_that_stand_still_or_are_missing(tmp_path: Path):
     with OverlayWriter(tmp_path / "o.mp4", 10) as writer:
         for time_s in (0.0, 0.1, 0.1, 0.05, 0.4, float("nan")):
