@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau import __version__
-from pyfau.commands import convert, download, evaluate, export, publish, report, serve, table, verify
+from pyfau.commands import convert, download, evaluate, export, live, publish, report, serve, table, verify
 from pyfau.commands.info import show_model
 from pyfau.errors import OptionError, PyfauError
 
@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("name", nargs="?", metavar="NAME", help="a name of `pyfau models`, a directory or user/repo")
     info.set_defaults(run=_info)
 
-    for command in (convert, publish, download, verify, evaluate, export, serve, report, table):
+    for command in (convert, publish, download, verify, evaluate, export, serve, report, table, live):
         command.add_parser(commands)
     return parser
 
@@ -318,6 +318,8 @@ def _demo(args: argparse.Namespace) -> int:
     for au, score in result.strongest(5):
         print(f"  {au}  {score:.2f}  {AU_NAMES.get(au, '')}")
     print(f"scores:  {table}\noverlay: {overlay}")
+    for warning in result.warnings:
+        print(f"pyfau: {warning}", file=sys.stderr)
     return 0
 
 

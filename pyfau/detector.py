@@ -400,7 +400,9 @@ class AUDetector:
                 # The overlay first: if its path is no good, a table that is there already must not suffer.
                 video = writer = None
                 if overlay is not None:
-                    video = stack.enter_context(OverlayWriter(overlay, reader.fps))
+                    sound = reader.name if reader.kind == "video" else None
+                    hold = 0 if independent else self._max_gap
+                    video = stack.enter_context(OverlayWriter(overlay, reader.fps, source=sound, hold=hold))
                     record["overlay"] = {"path": file_record(overlay)["path"]}
                 if save is not None:
                     writer = stack.enter_context(open_writer(save, self.aus, record, files))
@@ -412,17 +414,19 @@ class AUDetector:
                         if writer is not None:
                             writer.write(rows)
                         if video is not None:
-                            video.write(frame.rgb, rows)
+                            video.write(frame.rgb, rows, frame.time_s)
                     if video is not None and overlay is not None:
                         video.close()  # before the table, which is complete only if the overlay plays
+                        result.metadata["overlay_video"] = video.describe()
                         if writer is not None:
-                            writer.metadata["overlay"] = file_record(overlay)
+                            writer.metadata |= {"overlay": file_record(overlay), "overlay_video": video.describe()}
                 finally:
                     result.failures.extend(reader.failures)
                     result.warnings.extend(reader.warnings)
+                    result.warnings.extend(video.warnings if video is not None else [])
                     if writer is not None:
                         writer.metadata["failures"] = [dataclasses.asdict(failure) for failure in reader.failures]
-                        writer.metadata["warnings"] = list(reader.warnings)
+                        writer.metadata["warnings"] = list(result.warnings)
         except PyfauError as error:
             error.partial_result = result
             raise

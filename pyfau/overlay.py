@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-import tempfile
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from pyfau.aus import AU_NAMES
+from pyfau.encoders import OPENCV_CODECS, Encoder, open_encoder
 from pyfau.errors import InputError, OptionError
 from pyfau.types import AURow, UInt8Array
 
@@ -28,25 +26,25 @@ _Rect = tuple[int, int, int, int]  # left, top, right, bottom
 
 DEFAULT_FPS = 25.0
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # OpenCV 5 draws a TrueType face under this name
-_INK, _DARK = (245, 245, 245), (18, 20, 24)
+_INK, _FAINT, _DARK, _GREY = (245, 245, 245), (176, 178, 182), (18, 20, 24), (150, 150, 150)
 _COLOURS = [(82, 190, 172), (236, 178, 86), (122, 166, 236), (226, 128, 138), (172, 148, 226), (158, 196, 98)]
 _CIRCLE = np.stack([np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)], axis=1)
-# First choice first. The pip wheels for Linux have no H.264 encoder. VP9 would do in .mp4 too, but OpenCV passes no
-# settings on to it: a 720p frame takes 235 ms on one core, against 4 ms with mp4v and 50 ms with VP8, which only .webm
-# and .mkv can hold. Of these, browsers play H.264, VP8 and VP9.
-_CODECS = {".mp4": ("avc1", "mp4v"), ".mkv": ("avc1", "mp4v"), ".avi": ("XVID", "MJPG"), ".webm": ("VP80", "VP90")}
 _MIN_SIDE = 32
-_STDERR = threading.Lock()
 
 
-def draw_overlay(rgb: UInt8Array, rows: Iterable[AURow]) -> UInt8Array:
-    """Draw every face of a frame: its box, number, landmarks, and the active action units, the surest first.
+def draw_overlay(rgb: UInt8Array, rows: Iterable[AURow], *, all_aus: bool = False, note: str = "") -> UInt8Array:
+    """Draw every face of a frame: its box, number, landmarks, and its action units as bars with their names.
 
-    The length of a bar is the score, how surely the action unit is present, and not its intensity.
+    The length of a bar is the score, how surely the action unit is present, and not its intensity. A face that is lost
+    is grey; see `LastFaces`.
 
     Args:
         rgb: (H, W, 3) uint8, RGB.
-        rows: The rows of this frame; those without a face are passed over.
+        rows: The rows of this frame; those without a box are passed over, those with a box but without `success` are
+            faces that are lost.
+        all_aus: Draw all action units in their own order, those that are not active faintly, instead of the active
+            ones, the surest first.
+        note: A line for the upper left corner.
 
     Returns:
         (H, W, 3) uint8, RGB, a new picture.
@@ -55,16 +53,53 @@ def draw_overlay(rgb: UInt8Array, rows: Iterable[AURow]) -> UInt8Array:
         InputError: `rgb` is no such picture.
     """
     picture: UInt8Array = _checked(rgb).copy()
-    faces = [row for row in rows if row.success and np.isfinite(row.box_xyxy).all()]
+    faces = [row for row in rows if row.face_id is not None or row.success]
+    faces = [row for row in faces if np.isfinite(row.box_xyxy).all()]
     style = _Style(picture)
     boxes = [style.visible(row) for row in faces]
-    for row, box in zip(faces, boxes, strict=True):
+    for row, box in sorted(zip(faces, boxes, strict=True), key=lambda face: face[0].success):
         style.draw_face(row, box)
-    for row, box in zip(faces, boxes, strict=True):
-        style.draw_tag(row, box)
-    for i, row in enumerate(faces):
-        style.draw_panel(row, boxes[i], boxes[:i] + boxes[i + 1 :])
+    if note:
+        style.draw_note(note)
+    order = sorted(range(len(faces)), key=lambda i: not faces[i].success)  # lost ones take what room is left
+    for i in order:
+        style.draw_tag(faces[i], boxes[i])
+    for i in order:
+        style.draw_panel(faces[i], boxes[i], boxes[:i] + boxes[i + 1 :], all_aus)
     return picture
+
+
+class LastFaces:
+    """The faces of the last frames, so that those that are missing can still be shown, in grey.
+
+    Args:
+        hold: For how many frames a face is shown after it was last seen.
+    """
+
+    def __init__(self, hold: int = 15) -> None:
+        self._hold = hold
+        self._seen: dict[int, AURow] = {}
+        self._shape: tuple[int, ...] = ()
+
+    def missing(self, rows: Iterable[AURow], shape: tuple[int, ...]) -> list[AURow]:
+        """Take the next frame.
+
+        Args:
+            rows: All rows of the frame.
+            shape: Of its picture. Another one is another scene, and nothing is missing there.
+
+        Returns:
+            The last row of each face that is missing, with `success` False.
+        """
+        if shape != self._shape:
+            self._shape, self._seen = shape, {}
+        rows = list(rows)
+        found = {row.face_id for row in rows if row.success}
+        frame = max((row.frame for row in rows), default=0)
+        self._seen = {i: r for i, r in self._seen.items() if frame - r.frame <= self._hold and i not in found}
+        missing = [dataclasses.replace(row, success=False) for row in self._seen.values()]
+        self._seen |= {row.face_id: row for row in rows if row.success and row.face_id is not None}
+        return missing
 
 
 class _Style:
@@ -80,7 +115,7 @@ class _Style:
         self.taken: list[_Rect] = []  # by labels
 
     def colour(self, row: AURow) -> tuple[int, int, int]:
-        return _COLOURS[(row.face_id or 0) % len(_COLOURS)]
+        return _COLOURS[(row.face_id or 0) % len(_COLOURS)] if row.success else _GREY
 
     def visible(self, row: AURow) -> _Rect:
         """The part of the face box inside the picture."""
@@ -102,9 +137,15 @@ class _Style:
                     corners = np.rint((point + size * _CIRCLE) * 16).astype(np.int32)
                     cv2.fillPoly(self.picture, [corners], colour, cv2.LINE_AA, shift=4)
 
+    def draw_note(self, note: str) -> None:
+        rect = (0, 0, min(self.measure(note) + 2 * self.pad, self.width), self.row)
+        self.taken.append(rect)
+        self.shade(rect, _DARK, 0.66)
+        self.write(note, self.pad, 0, _INK)
+
     def draw_tag(self, row: AURow, box: _Rect) -> None:
         """The face's number, above its box or, where that is not free, below or inside it."""
-        label = "face" if row.face_id is None else f"face {row.face_id}"
+        label = "face" if row.face_id is None else f"face {row.face_id}{'' if row.success else ' lost'}"
         width, height = self.measure(label) + 2 * self.pad, self.row
         x0, y0, x1, y1 = box[0] - self.line, box[1] - self.line, box[2] + self.line, box[3] + self.line
         tops = [(x0, y0 - height), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1), (x0, y0), (x0, y1 - height)]
@@ -117,25 +158,32 @@ class _Style:
                 self.write(label, x + self.pad, y, _DARK)
                 return
 
-    def draw_panel(self, row: AURow, box: _Rect, others: list[_Rect]) -> None:
-        """The active action units beside the box; how many find no room stands on a tab."""
-        order = [int(i) for i in np.argsort(-row.scores, kind="stable") if row.active[i]]
+    def draw_panel(self, row: AURow, box: _Rect, others: list[_Rect], all_aus: bool) -> None:
+        """The action units beside the box; how many find no room stands on a tab."""
+        order = [int(i) for i in np.argsort(-row.scores, kind="stable") if row.active[i] or all_aus]
         most = min(len(order), (self.height - self.pad) // self.row)
         long = [f"{au} {AU_NAMES.get(au, '')}".rstrip() for au in row.aus]
-        # First nothing may hide a face, then only this one, then any. Fewer lines are better than a hidden face.
-        for hiding, least in ((0, min(most, 3)), (1, 1), (2, 1)):
+        # Of all labels, so that the width does not flicker in video.
+        wide, narrow = ((labels, max(map(self.measure, labels)) + 2 * self.pad) for labels in (long, row.aus))
+        numbers = self.measure("0.00") + 2 * self.pad
+        # A panel stands beside its face, or else anywhere where it hides none, or else on its own face, but not for a
+        # face that is lost. Names are worth a quarter of the lines, and some lines that of standing near.
+        some = min(most, 3)
+        tries = [("beside", [wide], max(some, -(-3 * most // 4))), ("beside", [wide, narrow], some)]
+        tries += [("anywhere", [wide, narrow], some), ("beside", [wide, narrow], 1), ("on", [wide, narrow], 1)]
+        for where, kinds, least in tries if row.success else tries[:-1]:
             for count in range(most, max(least, 1) - 1, -1):
-                for labels in (long, row.aus):
-                    # Of all labels, so that the width does not flicker in video.
-                    label_width = max(self.measure(label) for label in labels) + 2 * self.pad
-                    width = label_width + self.measure("0.00") + 2 * self.pad
-                    rect = self.place(box, others, width, count * self.row + self.pad, hiding)
+                for labels, label_width in kinds:
+                    rect = self.place(box, others, label_width + numbers, count * self.row + self.pad, where)
                     if rect:
-                        lines = [(labels[i], float(row.scores[i])) for i in order[:count]]
+                        shown = sorted(order[:count]) if all_aus else order[:count]
+                        lines = [(labels[i], float(row.scores[i]), bool(row.active[i])) for i in shown]
                         self.fill_panel(rect, label_width, lines, row)
                         if count < len(order):
                             self.draw_count(rect, len(order) - count, [box, *others])
                         return
+        if order:
+            self.draw_count(box, len(order), [box, *others])
 
     def draw_count(self, panel: _Rect, hidden: int, faces: list[_Rect]) -> None:
         """How many active action units found no room, as a tab on the panel."""
@@ -151,33 +199,40 @@ class _Style:
             self.write(label, rect[0] + self.pad, rect[1], _INK)
             self.taken.append(rect)
 
-    def place(self, box: _Rect, others: list[_Rect], width: int, height: int, hiding: int) -> _Rect | None:
-        """Where a panel goes: clear of all labels, on the side with more room if it can be."""
+    def place(self, box: _Rect, others: list[_Rect], width: int, height: int, where: str) -> _Rect | None:
+        """Where a panel goes, clear of all labels and other faces: "beside" its face, "anywhere" near, or "on" it."""
         gap = self.pad + self.line
         x0, y0, x1, y1 = box
-        sides = (x1 + gap, x0 - gap - width)
-        ys, xs = (y0, (y0 + y1 - height) // 2, y1 - height), (x0, (x0 + x1 - width) // 2, x1 - width)
-        spots = [(x, y) for x in (sides if self.width - x1 >= x0 else sides[::-1]) for y in ys]
-        spots += [(x, y) for y in (y1 + gap, y0 - gap - self.row - height) for x in xs]
+        if where == "anywhere":
+            tops, lefts = (range(0, side, self.row) for side in (self.height - height + 1, self.width - width + 1))
+            spots = [(x, y) for y in tops for x in lefts]
+            spots.sort(key=lambda spot: math.hypot(2 * spot[0] + width - x0 - x1, 2 * spot[1] + height - y0 - y1))
+        else:  # on the side with more room if it can be
+            sides = (x1 + gap, x0 - gap - width)
+            ys, xs = _along(y0, y1, height), _along(x0, x1, width)
+            spots = [(x, y) for x in (sides if self.width - x1 >= x0 else sides[::-1]) for y in ys]
+            spots += [(x, y) for y in (y1 + gap, y0 - gap - self.row - height) for x in xs]
         best, least = None, math.inf
         for x, y in spots:
             x, y = max(0, min(x, self.width - width)), max(0, min(y, self.height - height))
             rect = (x, y, x + width, y + height)
-            own, other = _overlap(rect, box), sum(_overlap(rect, face) for face in others)
-            allowed = (hiding >= 1 or not own) and (hiding >= 2 or not other)
-            if allowed and own + 4 * other < least and self.is_free(rect):
-                best, least = rect, own + 4 * other
+            own = _overlap(rect, box)
+            hides = not self.is_free(rect) or any(_overlap(rect, face) for face in others)
+            if not hides and own < (least if where == "on" else min(least, 1)):
+                best, least = rect, own
         return best
 
-    def fill_panel(self, rect: _Rect, label_width: int, lines: list[tuple[str, float]], row: AURow) -> None:
+    def fill_panel(self, rect: _Rect, label_width: int, lines: list[tuple[str, float, bool]], row: AURow) -> None:
         self.taken.append(rect)
         self.shade(rect, _DARK, 0.66)
         left, y = rect[0] + self.pad // 2, rect[1] + self.pad // 2
-        for label, score in lines:
+        for label, score, active in lines:
             length = round((label_width - self.pad) * min(max(score, 0.0), 1.0))
-            self.shade((left, y + self.line, left + length, y + self.row - self.line), self.colour(row), 0.5)
-            self.write(label, left + self.pad // 2, y, _INK)
-            self.write(f"{score:.2f}", rect[0] + label_width + self.pad // 2, y, _INK)
+            bar = (left, y + self.line, left + length, y + self.row - self.line)
+            self.shade(bar, self.colour(row), 0.5 if active else 0.25)
+            ink = _INK if active and row.success else _FAINT
+            self.write(label, left + self.pad // 2, y, ink)
+            self.write(f"{score:.2f}", rect[0] + label_width + self.pad // 2, y, ink)
             y += self.row
 
     def is_free(self, rect: _Rect) -> bool:
@@ -206,65 +261,96 @@ class OverlayWriter:
     another size are scaled into it with black bars. Leaving the `with` block, also by an exception, finishes the file,
     so that it plays. It comes into being with the first frame.
 
-    H.264 is used where OpenCV can encode it, which the pip wheels for Linux cannot; the fallbacks are MPEG-4 (mp4v)
-    in .mp4 and .mkv, which players show but browsers do not, and MPEG-4 (XVID) in .avi. Use .webm (VP8, slower) for
-    a file that browsers play everywhere.
+    With PyAV installed (the extra `video`), .mp4 and .mkv are H.264 and .webm is VP9, which browsers play; every frame
+    has its own time, and the sound of `source` is kept. Without it, and for .avi, OpenCV writes a silent video of a
+    constant rate: MPEG-4 (mp4v) in .mp4 and .mkv, which players show but browsers do not, VP8 in .webm, which both do,
+    and MPEG-4 (XVID) in .avi. H.264 is used where OpenCV can encode it, which the pip wheels for Linux cannot.
 
     Args:
         path: The video: .mp4, .webm, .avi or .mkv. Folders on the way are created, an existing file is replaced.
         fps: Frames per second; None or NaN for 25.
-        codec: Four letters that force a codec, such as "vp09" or "MJPG"; None to choose by the suffix.
+        codec: Four letters that force a codec of OpenCV's, such as "vp09" or "MJPG"; None to choose by the suffix.
+        source: The video that the frames are from, for its sound.
+        hold: A face that is missing is drawn in grey where it was last seen, for at most so many frames.
+
+    Attributes:
+        warnings: What went wrong without stopping the work, in words; filled while writing.
 
     Raises:
         OptionError: The suffix is unknown, the file cannot be written, or `fps` is not above 0.
     """
 
-    def __init__(self, path: StrPath, fps: float | None, codec: str | None = None) -> None:
+    def __init__(
+        self,
+        path: StrPath,
+        fps: float | None,
+        codec: str | None = None,
+        *,
+        source: StrPath | None = None,
+        hold: int = 15,
+    ) -> None:
         self.path = Path(path)
-        if self.path.suffix.lower() not in _CODECS:
-            raise OptionError(f"overlay video is written as {', '.join(_CODECS)}, got {os.fspath(path)!r}")
+        if self.path.suffix.lower() not in OPENCV_CODECS:
+            raise OptionError(f"overlay video is written as {', '.join(OPENCV_CODECS)}, got {os.fspath(path)!r}")
         self.fps = DEFAULT_FPS if fps is None or math.isnan(fps) else float(fps)
         if not 0 < self.fps < 1000:
             raise OptionError(f"fps must be above 0 and below 1000, got {fps!r}")
         if codec is not None and len(codec) != 4:
             raise OptionError(f"codec must be four letters, got {codec!r}")
         self.codec = codec
-        self._writer: Any = None
+        self.warnings: list[str] = []
+        self._source = source
+        self._faces = LastFaces(hold)
+        self._encoder: Encoder | None = None
+        self._complete = True
         self._closed = False
         self._size = (0, 0)
         _check_writable(self.path)
 
-    def write(self, rgb: UInt8Array, rows: Iterable[AURow]) -> None:
+    def write(self, rgb: UInt8Array, rows: Sequence[AURow], time_s: float = math.nan) -> None:
         """Draw a frame and add it.
 
         Args:
             rgb: (H, W, 3) uint8, RGB.
             rows: The rows of this frame; see `draw_overlay`.
+            time_s: When it is shown, in seconds; NaN for one step of `fps` after the frame before.
 
         Raises:
             InputError: `rgb` is no such picture.
-            OptionError: No codec of this OpenCV makes such a video, or the writer is closed.
+            OptionError: No codec makes such a video, the disk is full, or the writer is closed.
         """
+        self.add(draw_overlay(rgb, [*rows, *self._faces.missing(rows, _checked(rgb).shape)]), time_s)
+
+    def add(self, picture: UInt8Array, time_s: float = math.nan) -> None:
+        """Add a picture as it is; otherwise as `write`."""
         if self._closed:
             raise OptionError(f"cannot write {self.path}: it is closed")
-        picture = draw_overlay(rgb, rows)
-        if self._writer is None:
+        if self._encoder is None:
             # Codecs halve the resolution of colour, and OpenCV overruns its buffers with MJPG at 4x4.
-            self._open(*(max(_MIN_SIDE, side + side % 2) for side in (picture.shape[1], picture.shape[0])))
-        self._writer.write(cv2.cvtColor(_fitted(picture, self._size), cv2.COLOR_RGB2BGR))
+            height, width = (max(_MIN_SIDE, side + side % 2) for side in _checked(picture).shape[:2])
+            self._size = (width, height)
+            self._encoder = open_encoder(self.path, self.fps, self._size, self.codec, self._source)
+            self.codec = self._encoder.codec
+        self._encoder.write(_fitted(picture, self._size), time_s)
+
+    def describe(self) -> dict[str, str]:
+        """How the video was encoded, for metadata: its codec, and what became of the sound."""
+        return {} if self._encoder is None else {"codec": self._encoder.codec, "sound": self._encoder.sound or "none"}
+
+    def cut(self) -> None:
+        """Note that not all frames of the source are there: its sound then ends with the last one."""
+        self._complete = False
 
     def close(self) -> None:
         """Finish the file. Calling it again does nothing.
 
         Raises:
-            OptionError: The file cannot be read back: OpenCV reports no errors while it writes.
+            OptionError: The file cannot be written to its end.
         """
-        self._closed = True
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.release()
-            if not _first_frames(self.path, 1):
-                raise OptionError(f"cannot write {self.path}: what was written does not play; is the disk full?")
+        closed, self._closed = self._closed, True
+        if self._encoder is not None and not closed:
+            self._encoder.close(self._complete)
+            self.warnings += self._encoder.warnings
 
     def __enter__(self) -> Self:
         return self
@@ -272,25 +358,13 @@ class OverlayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self.cut()
         try:
             self.close()
         except OptionError:
             if kind is None:
                 raise
-
-    def _open(self, width: int, height: int) -> None:
-        suffix = self.path.suffix.lower()
-        tried = _CODECS[suffix] if self.codec is None else (self.codec,)
-        for codec in tried:
-            if _makes_video(suffix, codec, self.fps, width, height):
-                writer = _video_writer(self.path, codec, self.fps, width, height)
-                if writer.isOpened():
-                    self._writer, self._size, self.codec = writer, (width, height), codec
-                    return
-        raise OptionError(
-            f"cannot write {self.path}: this OpenCV makes no {suffix} video of {width}x{height} at {self.fps:g} frames "
-            f"per second with {' or '.join(tried)}"
-        )
 
 
 def write_overlay_picture(path: StrPath, rgb: UInt8Array) -> Path:
@@ -345,6 +419,11 @@ def _overlap(a: _Rect, b: _Rect) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
+def _along(start: int, end: int, length: int) -> tuple[int, ...]:
+    """Where something of a length can begin beside a side of a box, the tidiest places first."""
+    return start, (start + end - length) // 2, end - length, start - length // 2, end - length // 2
+
+
 def _fitted(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     """Bring a picture to (width, height): at most a pixel is replicated, more than that is scaled and letterboxed."""
     width, height = size
@@ -371,48 +450,3 @@ def _check_writable(path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise OptionError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@lru_cache(maxsize=64)
-def _makes_video(suffix: str, codec: str, fps: float, width: int, height: int) -> bool:
-    """Whether a short video can be written, and read back as it was."""
-    with tempfile.TemporaryDirectory(prefix="pyfau-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / f"probe{suffix}"
-        writer = _video_writer(path, codec, fps, width, height)
-        if not writer.isOpened():
-            return False
-        for _ in range(3):
-            writer.write(np.zeros((height, width, 3), np.uint8))
-        writer.release()
-        return [frame.shape for frame in _first_frames(path, 4)] == [(height, width, 3)] * 3
-
-
-def _first_frames(path: Path, count: int) -> list[Any]:
-    with _quiet():
-        video = cv2.VideoCapture(str(path))
-        frames = [video.read()[1] for _ in range(count)]
-        video.release()
-    return [frame for frame in frames if frame is not None]
-
-
-def _video_writer(path: Path, codec: str, fps: float, width: int, height: int) -> Any:
-    with _quiet():
-        return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the codecs' messages off the terminal: C code prints several for each codec that is not to be had."""
-    with _STDERR:  # interleaved, two threads would put back each other's file
-        try:
-            kept = os.dup(2)
-        except OSError:  # there is no stderr
-            yield
-            return
-        try:
-            with Path(os.devnull).open("wb") as null:
-                os.dup2(null.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau.errors import DependencyError, InputError, OptionError
-from pyfau.types import AURow, Failure, FloatArray
+from pyfau.types import AURow, Failure, FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,6 +172,33 @@ class AUResult:
             return []
         means = self.scores[success].mean(axis=0, dtype=np.float64)
         return [(self._aus[i], float(means[i])) for i in np.argsort(-means, kind="stable")[: max(n, 0)]]
+
+    def draw(self, rgb: UInt8Array, frame: int = 0, *, all_aus: bool = False) -> UInt8Array:
+        """Draw the faces of a frame, and in grey those that are missing in it but were seen a moment ago.
+
+        Args:
+            rgb: The picture of the frame, (H, W, 3) uint8, RGB.
+            frame: Its index.
+            all_aus: Draw all action units, not the active ones alone; see `pyfau.draw_overlay`.
+
+        Returns:
+            (H, W, 3) uint8, RGB, a new picture. A result that was read from a file has no landmarks to draw.
+
+        Raises:
+            InputError: `rgb` is no such picture, or there is no row of that frame.
+        """
+        from pyfau.overlay import LastFaces, draw_overlay
+
+        hold = 0 if self._metadata.get("independent") else int(self._metadata.get("max_gap") or 0)
+        frames = self.frames
+        rows = [self[i] for i in np.flatnonzero(frames == frame).tolist()]
+        if not rows:
+            raise InputError(f"there is no row of frame {frame!r}")
+        faces = LastFaces(hold)
+        faces.missing(
+            (self[i] for i in np.flatnonzero((frames >= frame - hold) & (frames < frame)).tolist()), rgb.shape
+        )
+        return draw_overlay(rgb, [*rows, *faces.missing(rows, rgb.shape)], all_aus=all_aus)
 
     def to_dataframe(self) -> pd.DataFrame:
         """The rows as a table, with the metadata in `attrs["pyfau"]`.

@@ -486,7 +486,7 @@ def test_what_was_scored_before_a_failure_is_kept(
 ) -> None:
     written = []
 
-    def write(self: Any, rgb: np.ndarray, rows: Any) -> None:
+    def write(self: Any, rgb: np.ndarray, rows: Any, time_s: float) -> None:
         written.append(rows)
         if len(written) == 3:
             raise OptionError("cannot write overlay.mp4: the disk is full")

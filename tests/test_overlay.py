@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Sequence
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from browser import chromium, complaints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfau import overlay
+from pyfau import AUDetector, AUResult, encoders, overlay
 from pyfau.aus import AU_NAMES
 from pyfau.errors import InputError, OptionError
-from pyfau.overlay import OverlayWriter, draw_overlay, write_overlay_picture
+from pyfau.overlay import LastFaces, OverlayWriter, draw_overlay, write_overlay_picture
 from pyfau.types import AURow
+from pyfau.video import read_video as read_frames_of
 
 AUS = ("AU01", "AU06", "AU12", "AU25", "AU99")
 
@@ -56,6 +62,11 @@ class Spy(overlay._Style):
         super().write(label, x, y, colour)
 
 
+@pytest.fixture(scope="module")
+def detector() -> AUDetector:
+    return AUDetector(device="cpu")
+
+
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> list[Spy]:
     Spy.made = []
@@ -75,7 +86,7 @@ def test_the_picture_given_is_left_alone():
 def test_nothing_is_drawn_without_a_face():
     rgb = grey(64, 48)
     nowhere = row_of((np.nan,) * 4)
-    drawn = draw_overlay(rgb, [row_of(success=False), nowhere])
+    drawn = draw_overlay(rgb, [row_of((np.nan,) * 4, None, success=False), nowhere])
     np.testing.assert_array_equal(drawn, rgb)
     assert drawn is not rgb
     np.testing.assert_array_equal(draw_overlay(rgb, []), rgb)
@@ -177,9 +188,17 @@ def read_video(path: Path) -> tuple[list[np.ndarray], float]:
     return frames, video.get(cv2.CAP_PROP_FPS)
 
 
+@pytest.fixture(params=[True, False], ids=["pyav", "opencv"])
+def pyav(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Once with PyAV and once as if it were not installed."""
+    if not request.param:
+        monkeypatch.setattr(encoders, "has_pyav", lambda: False)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi", ".mkv"])
 @pytest.mark.parametrize("fps", [23.976023976, 119.88])
-def test_video_is_read_back_with_its_size_rate_and_frames(tmp_path: Path, suffix: str, fps: float):
+def test_video_is_read_back_with_its_size_rate_and_frames(tmp_path: Path, suffix: str, fps: float, pyav: bool):
     path = tmp_path / "new" / f"clip é{suffix.upper()}"
     with OverlayWriter(path, fps) as writer:
         for i in range(12):
@@ -194,7 +213,306 @@ def test_video_is_read_back_with_its_size_rate_and_frames(tmp_path: Path, suffix
     assert np.abs(corners[:, 0] - 220).max() < 25  # red is red
     assert np.abs(corners[:, 1] - 40).max() < 25
     assert corners[11, 2] - corners[0, 2] > 150
-    assert writer.codec in overlay._CODECS[suffix]
+    made = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9", ".avi": "XVID"}
+    assert writer.codec == made[suffix] if pyav else writer.codec in encoders.OPENCV_CODECS[suffix]
+    told = [warning for warning in writer.warnings if "browsers do not play: pip install 'pyfau[video]'" in warning]
+    assert len(told) == len(writer.warnings) == (writer.codec == "mp4v")
+
+
+def write_clip(path: Path, times: Sequence[float], audio: str, *, sound_from: float = 0.0, size: int = 96) -> Path:
+    """A video whose picture changes colour, with a tone as long as the pictures; each encoded by name."""
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("libvpx-vp9" if path.suffix == ".webm" else "libx264", rate=30)
+        video.width = video.height = size
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, 12_000)
+        video.options = {"tune": "zerolatency"} if path.suffix != ".webm" else {"deadline": "realtime"}
+        tone = file.add_stream(audio, rate=48_000)
+        tone.layout = "mono"
+        for i, time_s in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((size, size, 3), (40 + 8 * i % 200, 120, 90), np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(time_s * 12_000), Fraction(1, 12_000)
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+        for start in range(round(sound_from * 48_000), round(times[-1] * 48_000), 960):
+            wave = np.sin(2 * np.pi * 440 * np.arange(start, start + 960) / 48_000)
+            heard = av.AudioFrame.from_ndarray((20_000 * wave).astype(np.int16)[None], "s16", "mono")
+            heard.sample_rate, heard.pts, heard.time_base = 48_000, start, Fraction(1, 48_000)
+            file.mux(tone.encode(heard))
+        file.mux(tone.encode(None))
+    return path
+
+
+def overlaid(source: Path, path: Path, most: int | None = None) -> OverlayWriter:
+    """Write the overlay of a clip, frame by frame."""
+    with read_frames_of(source) as frames, OverlayWriter(path, frames.fps, source=source) as writer:
+        for frame in frames:
+            writer.write(frame.rgb, [], frame.time_s)
+            if frame.index + 1 == most:
+                raise KeyboardInterrupt
+    return writer
+
+
+def times_of(path: Path) -> list[float]:
+    with av.open(str(path)) as file:
+        return [frame.time for frame in file.decode(video=0)]
+
+
+def loudness(path: Path) -> tuple[float, float, float]:
+    """Where the sound of a file begins and ends, in seconds, and how much of its energy is the tone."""
+    heard, begins = [], None
+    with av.open(str(path)) as file:
+        for frame in file.decode(audio=0):
+            begins = frame.time if begins is None else begins
+            values = frame.to_ndarray()[0].astype(float)
+            heard.append(values)
+            rate = frame.sample_rate
+    wave = np.concatenate(heard)
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    pitch = np.fft.rfftfreq(len(wave), 1 / rate)
+    assert begins is not None
+    return begins, begins + len(wave) / rate, float(power[np.abs(pitch - 440) < 20].sum() / power.sum())
+
+
+UNEVEN = [0.0, 0.04, 0.05, 0.2, 0.21, 0.5, *(0.55 + 0.03 * i for i in range(40))]
+
+
+@pytest.mark.parametrize(
+    ("source", "audio", "target", "kept"),
+    [
+        ("a.mp4", "aac", "o.mp4", "aac, copied"),
+        ("a.mkv", "flac", "o.mkv", "flac, copied"),
+        ("a.webm", "libopus", "o.webm", "opus, copied"),
+        ("a.mov", "pcm_s16le", "o.mp4", "pcm_s16le, encoded as aac"),
+        ("a.mp4", "aac", "o.webm", "aac, encoded as libopus"),
+    ],
+)
+def test_times_and_sound_are_those_of_the_source(tmp_path: Path, source: str, audio: str, target: str, kept: str):
+    clip = write_clip(tmp_path / source, UNEVEN, audio)
+    writer = overlaid(clip, tmp_path / target)
+    assert writer.describe() == {"codec": "libvpx-vp9" if ".webm" in target else "libx264", "sound": kept}
+    assert writer.warnings == []
+    was, now = times_of(clip), times_of(tmp_path / target)
+    assert len(now) == len(UNEVEN)
+    assert np.abs(np.subtract(now, was)).max() < 1.1e-3  # .webm and .mkv count milliseconds
+    with av.open(str(clip)) as before, av.open(str(tmp_path / target)) as after:
+        assert after.duration / 1e6 == pytest.approx(before.duration / 1e6, abs=0.045)  # one frame, or two of sound
+    was_from, was_to, pure = loudness(clip)
+    begins, ends, tone = loudness(tmp_path / target)
+    assert pure > 0.98
+    assert tone > 0.98
+    assert begins == pytest.approx(was_from, abs=0.03)
+    assert ends == pytest.approx(was_to, abs=0.06)
+
+
+@pytest.mark.parametrize("target", ["o.mp4", "o.webm"])
+def test_sound_that_begins_late_stays_late(tmp_path: Path, target: str):
+    clip = write_clip(tmp_path / "a.mkv", UNEVEN, "aac", sound_from=0.5)
+    overlaid(clip, tmp_path / target)
+    assert loudness(clip)[0] == pytest.approx(0.5, abs=0.03)
+    assert loudness(tmp_path / target)[0] == pytest.approx(0.5, abs=0.03)
+    assert times_of(tmp_path / target)[0] == 0
+
+
+def test_ctrl_c_ends_the_sound_with_the_pictures(tmp_path: Path):
+    clip = write_clip(tmp_path / "a.mp4", [i / 30 for i in range(120)], "aac")
+    for target in ("o.mp4", "o.webm"):
+        with pytest.raises(KeyboardInterrupt):
+            overlaid(clip, tmp_path / target, most=30)
+        assert len(times_of(tmp_path / target)) == 30
+        assert loudness(tmp_path / target)[1] == pytest.approx(1.0, abs=0.06)
+
+
+def test_sound_that_cannot_be_read_is_told_and_the_pictures_are_kept(tmp_path: Path):
+    clip = write_clip(tmp_path / "a.mkv", [i / 30 for i in range(90)], "flac")
+    (tmp_path / "text.mp4").write_text("no video")
+    for source in (tmp_path / "text.mp4", tmp_path / "missing.mp4"):
+        with OverlayWriter(tmp_path / "o.mp4", 30, source=source) as writer:
+            writer.write(grey(64, 48), [])
+        assert len(times_of(tmp_path / "o.mp4")) == 1
+        (told,) = writer.warnings
+        assert "sound is missing" in told
+    data = bytearray(clip.read_bytes())
+    data[len(data) // 2 :] = np.random.default_rng(0).bytes(len(data) - len(data) // 2)
+    clip.write_bytes(data)
+    with OverlayWriter(tmp_path / "o.webm", 30, source=clip) as writer:
+        for i in range(90):
+            writer.write(grey(96, 96), [], i / 30)
+    assert len(times_of(tmp_path / "o.webm")) == 90
+
+
+def test_very_few_frames_a_second(tmp_path: Path):
+    with OverlayWriter(tmp_path / "o.mp4", 1e-4) as writer:
+        for _ in range(3):
+            writer.write(grey(64, 48), [])
+    assert times_of(tmp_path / "o.mp4") == [0, 1e4, 2e4]
+
+
+def test_times_that_stand_still_or_are_missing(tmp_path: Path):
+    with OverlayWriter(tmp_path / "o.mp4", 10) as writer:
+        for time_s in (0.0, 0.1, 0.1, 0.05, 0.4, float("nan")):
+            writer.write(grey(64, 48), [], time_s)
+    times = times_of(tmp_path / "o.mp4")
+    assert times[:2] == [0, 0.1]
+    assert 0.1 < times[2] < times[3] < 0.11
+    assert times[4:] == [pytest.approx(0.4), pytest.approx(0.5)]
+
+
+PLAYS = """
+const [done, video] = [arguments[1], document.createElement('video')];
+document.body.append(video);
+video.muted = true;
+video.onerror = () => done({error: video.error.message});
+video.src = arguments[0];
+video.play().then(() => setTimeout(() => {
+  video.pause();
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  const pencil = canvas.getContext('2d', {willReadFrequently: true});
+  pencil.drawImage(video, 0, 0);
+  const pixel = (x, y) => Array.from(pencil.getImageData(x, y, 1, 1).data);
+  done({width: video.videoWidth, height: video.videoHeight, duration: video.duration, time: video.currentTime,
+        sound: video.webkitAudioDecodedByteCount, frames: video.getVideoPlaybackQuality().totalVideoFrames,
+        plain: pixel(4, 20), panel: pixel(130, 40)});
+}, 1000), error => done({error: String(error)}));
+"""
+
+
+def test_chromium_plays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clip = write_clip(tmp_path / "a.mp4", [i / 30 for i in range(90)], "aac")
+    (tmp_path / "page.html").write_text("<!DOCTYPE html><title>video</title><link rel=icon href=data:,>")
+    row = row_of((20, 20, 60, 90))
+    names = {"o.mp4": clip, "o.webm": clip, "silent.mp4": None, "opencv.webm": clip, "opencv.mp4": clip}
+    for name, source in names.items():
+        if name == "opencv.webm":
+            monkeypatch.setattr(encoders, "has_pyav", lambda: False)
+        with OverlayWriter(tmp_path / name, 30, source=source) as writer:
+            for i in range(90):
+                rgb = grey(320, 240)
+                rgb[:] = (200, 40, 60)
+                writer.write(rgb, [row], i / 30)
+    with chromium(tmp_path / "profile", "--allow-file-access-from-files") as browser:
+        browser.get((tmp_path / "page.html").as_uri())
+        for name in names:
+            seen = browser.execute_async_script(PLAYS, (tmp_path / name).as_uri())
+            if writer.codec == "mp4v" and name == "opencv.mp4":  # as the writer says
+                assert "error" in seen
+                continue
+            assert "error" not in seen, f"{name}: {seen}"
+            assert (seen["width"], seen["height"]) == (320, 240)
+            assert seen["duration"] == pytest.approx(3.0, abs=0.05)
+            assert 0.3 < seen["time"] < 3
+            assert seen["frames"] > 5
+            assert (seen["sound"] > 0) == (name in ("o.mp4", "o.webm"))
+            assert np.abs(np.subtract(seen["plain"][:3], (200, 40, 60))).max() < 12  # the colours too
+            assert max(seen["panel"][:3]) < 140
+        assert complaints(browser) == []
+
+
+def at(frame: int, row: AURow) -> AURow:
+    return dataclasses.replace(row, frame=frame)
+
+
+def nobody(frame: int) -> AURow:
+    return at(frame, row_of((np.nan,) * 4, None, (np.nan,) * 5, success=False))
+
+
+def test_a_face_that_is_missing_is_held_for_a_while():
+    faces = LastFaces(hold=3)
+    first, second = row_of(face_id=0), row_of((20, 20, 60, 60), face_id=1)
+    shape = (360, 640, 3)
+    assert faces.missing([at(0, first), at(0, second)], shape) == []
+    for frame in (1, 2, 3):
+        (held,) = faces.missing([at(frame, first)], shape)
+        assert (held.face_id, held.success, held.frame) == (1, False, 0)
+        np.testing.assert_array_equal(held.box_xyxy, second.box_xyxy)
+    assert faces.missing([at(4, first)], shape) == []
+    assert [row.face_id for row in faces.missing([nobody(5)], shape)] == [0]
+    assert faces.missing([at(6, first)], shape) == []  # it is back
+    assert faces.missing([nobody(7)], (720, 1280, 3)) == []  # another scene
+    assert LastFaces(0).missing([at(0, first)], shape) == LastFaces(0).missing([nobody(1)], shape) == []
+
+
+def test_a_lost_face_is_grey_and_says_so(spy: list[Spy]):
+    row = row_of()
+    seen, lost = (draw_overlay(grey(640, 360), [r]) for r in (row, dataclasses.replace(row, success=False)))
+    assert np.ptp(lost.astype(int), axis=2).max() < 12  # no colour
+    assert np.ptp(seen.astype(int), axis=2).max() > 80
+    assert spy[1].labels == ["face 0 lost", *spy[0].labels[1:]]
+
+
+def test_the_overlay_holds_a_lost_face(tmp_path: Path):
+    row = row_of((40, 40, 80, 90), scores=(0,) * 5)
+    with OverlayWriter(tmp_path / "o.mkv", 30, hold=4) as writer:
+        for i in range(10):
+            writer.write(grey(160, 128), [at(i, row) if i < 3 else nobody(i)])
+    frames, _ = read_video(tmp_path / "o.mkv")
+    edge = [frame[60:70, 40].astype(int).mean(axis=0) for frame in frames]
+    assert all(np.ptp(colour) > 40 for colour in edge[:3])  # green
+    assert all(np.ptp(colour) < 25 and colour.mean() > 132 for colour in edge[3:7])  # lighter than the wall
+    assert all(abs(colour.mean() - 128) < 4 for colour in edge[7:])
+
+
+def test_a_result_draws_its_frames():
+    result = AUResult(AUS, {"max_gap": 2})
+    rows = [
+        at(0, row_of(face_id=0)),
+        at(0, row_of((20, 20, 60, 60), 1)),
+        at(1, row_of(face_id=0)),
+        nobody(2),
+        nobody(4),
+    ]
+    result.extend(rows)
+    rgb = grey(640, 360)
+    np.testing.assert_array_equal(result.draw(rgb, 0), draw_overlay(rgb, rows[:2]))
+    lost = [dataclasses.replace(row, success=False) for row in rows]
+    np.testing.assert_array_equal(result.draw(rgb, 1), draw_overlay(rgb, [rows[2], lost[1]]))
+    np.testing.assert_array_equal(result.draw(rgb, 2), draw_overlay(rgb, [lost[1], lost[2]]))
+    np.testing.assert_array_equal(result.draw(rgb, 4, all_aus=True), rgb)
+    with pytest.raises(InputError, match="no row of frame 3"):
+        result.draw(rgb, 3)
+    with pytest.raises(InputError, match="expected a uint8"):
+        result.draw(rgb[..., 0], 0)
+
+
+def test_all_action_units_in_their_order(spy: list[Spy]):
+    draw_overlay(grey(640, 360), [row_of()], all_aus=True)
+    names = [f"{au} {AU_NAMES.get(au, '')}".strip() for au in AUS]
+    assert [label for label in spy[0].labels if label.startswith("AU")] == names
+
+
+def test_a_note_is_in_the_corner_and_no_label_covers_it(spy: list[Spy]):
+    draw_overlay(grey(640, 360), [row_of((0, 0, 90, 120))], note="25.0 frames/s  40 ms")
+    assert spy[0].labels[0] == "25.0 frames/s  40 ms"
+    assert spy[0].taken[0][:2] == (0, 0)
+    assert not any(overlay._overlap(spy[0].taken[0], other) for other in spy[0].taken[1:])
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 360), (3840, 2160)])
+def test_five_smiling_people(media: Path, detector: AUDetector, spy: list[Spy], width: int, height: int):
+    picture = cv2.imread(str(media / "multi_face.jpg"))[..., ::-1]
+    scale = width / picture.shape[1]
+    picture = cv2.resize(picture, None, fx=scale, fy=scale)[:height]
+    result = detector.detect_image(np.ascontiguousarray(picture))
+    assert len(result) == 5
+    drawn = result.draw(picture)
+    assert drawn.shape == picture.shape
+    assert sum(label == "AU12 lip corner puller" for label in spy[0].labels) >= 4
+    boxes = [spy[0].visible(row) for row in result]
+    assert not any(overlay._overlap(a, b) for a, b in combinations(spy[0].taken, 2))
+    panels = [rect for rect in spy[0].taken[5:] if rect[2] - rect[0] > 1.5 * spy[0].measure("face 0")]
+    assert len(panels) == 5
+    assert not any(overlay._overlap(panel, box) for panel in panels for box in boxes)
+
+
+def test_detect_video_keeps_sound_and_says_how(media: Path, detector: AUDetector, tmp_path: Path):
+    clip = media / "single_face.mp4"
+    result = detector.detect_video(clip, save=tmp_path / "a.csv", overlay=tmp_path / "a.mp4")
+    made = {"codec": "libx264", "sound": "mp3, copied"}
+    assert result.metadata["overlay_video"] == AUResult.read_csv(tmp_path / "a.csv").metadata["overlay_video"] == made
+    assert times_of(tmp_path / "a.mp4") == pytest.approx(times_of(clip), abs=1e-4)
+    with av.open(str(clip)) as before, av.open(str(tmp_path / "a.mp4")) as after:
+        assert after.duration == pytest.approx(before.duration, abs=1000)  # microseconds
 
 
 def test_real_clip(tmp_path: Path, media: Path):
@@ -223,8 +541,8 @@ def test_frames_of_other_sizes_are_letterboxed(tmp_path: Path):
     assert frames[2].mean() > 180
 
 
-def test_tiny_pictures_make_a_video(tmp_path: Path):
-    for suffix in overlay._CODECS:
+def test_tiny_pictures_make_a_video(tmp_path: Path, pyav: bool):
+    for suffix in encoders.OPENCV_CODECS:
         with OverlayWriter(tmp_path / f"a{suffix}", 25) as writer:
             writer.write(grey(1, 1), [row_of()])
             writer.write(grey(1, 1), [])
@@ -232,7 +550,7 @@ def test_tiny_pictures_make_a_video(tmp_path: Path):
         assert [frame.shape for frame in frames] == [(32, 32, 3)] * 2
 
 
-def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path):
+def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, pyav: bool):
     path = tmp_path / "a.mp4"
 
     def interrupted() -> None:
@@ -247,7 +565,7 @@ def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
-def test_disk_full(tmp_path: Path):
+def test_disk_full(tmp_path: Path, pyav: bool):
     (tmp_path / "a.mp4").symlink_to("/dev/full")
     writer = OverlayWriter(tmp_path / "a.mp4", 25)
     with pytest.raises(OptionError, match=r"cannot write .*a\.mp4"):  # noqa: PT012
@@ -255,7 +573,7 @@ def test_disk_full(tmp_path: Path):
         writer.close()
 
 
-def test_frame_rates(tmp_path: Path):
+def test_frame_rates(tmp_path: Path, pyav: bool):
     for fps in (None, float("nan")):
         writer = OverlayWriter(tmp_path / "a.mp4", fps)
         assert writer.fps == 25
