@@ -5,7 +5,7 @@ python examples/score_pictures.py pictures/
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from pyfau import AUDetector
 
@@ -20,4 +20,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="of pictures")
+    main(parser.parse_args().folder)

@@ -5,7 +5,7 @@ python examples/score_video.py clip.mp4 out/
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from pyfau import AU_NAMES, AUDetector
@@ -25,4 +25,8 @@ def main(video: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("video")
+    parser.add_argument("folder", help="for scores.csv and overlay.mp4")
+    args = parser.parse_args()
+    main(args.video, args.folder)

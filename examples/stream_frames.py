@@ -5,7 +5,7 @@ python examples/stream_frames.py clip.mp4
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import cv2
 
@@ -28,4 +28,6 @@ def main(video: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("video")
+    main(parser.parse_args().video)
