@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -34,21 +35,8 @@ def _detector(model: str) -> AUDetector:
     return AUDetector(model, max_faces=1)
 
 
-def features(result: AUResult) -> dict[str, float]:
-    """What stands for a clip: of each AU the mean, spread and high end of its score, and its share of time active."""
-    table = result.to_dataframe()
-    rows = table[table.success == 1]
-    values = {}
-    for au in result.aus:
-        values[f"{au}_mean"] = rows[au].mean()
-        values[f"{au}_sd"] = rows[au].std(ddof=0)
-        values[f"{au}_p90"] = rows[au].quantile(0.9)
-        values[f"{au}_active"] = rows[f"{au}_c"].mean()
-    return {name: float(value) if len(rows) else 0.0 for name, value in values.items()}
-
-
 class ClipFeatures(TransformerMixin, BaseEstimator):
-    """Turns paths of clips into rows of features.
+    """Turns paths of clips into rows of features: those of `AUResult.summary`, NaN where a clip has none.
 
     Args:
         model: As of `AUDetector`.
@@ -59,12 +47,12 @@ class ClipFeatures(TransformerMixin, BaseEstimator):
 
     def fit(self, paths: Sequence[str | Path], y: object = None) -> ClipFeatures:
         """Nothing is learnt here: the network is trained already."""
-        self.names_ = list(features(score(Path(paths[0]), self.model)))
+        self.names_ = list(score(Path(paths[0]), self.model).summary("clip").columns)
         return self
 
     def transform(self, paths: Sequence[str | Path]) -> npt.NDArray[np.float64]:
         """(clips, features) float64."""
-        return np.array([list(features(score(Path(path), self.model)).values()) for path in paths])
+        return np.concatenate([score(Path(path), self.model).summary("clip").to_numpy() for path in paths])
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.str_]:
         """Names of the features, such as "AU12_mean"."""
@@ -77,7 +65,8 @@ def main(folder: Path) -> None:
     labels = [clip.stem.rsplit("-", 1)[1] for clip in clips]
     if len(set(people)) < 2 or len(set(labels)) < 2:
         raise SystemExit(f"{len(set(people))} people and {len(set(labels))} labels: more than one of each is needed")
-    pipeline = make_pipeline(ClipFeatures(), StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    fill = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
+    pipeline = make_pipeline(ClipFeatures(), fill, StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     # Whole people are left out: otherwise the classifier learns who is who.
     guesses = cross_val_predict(pipeline, clips, labels, groups=people, cv=LeaveOneGroupOut())
     hits = guesses == np.array(labels)
