@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from data import AUS, CROP, JUDGED, PRESENT, PRESENT_RENDERED, TEACHER
+from data import AUS, CROP, HERE, JUDGED, PRESENT, PRESENT_RENDERED, TEACHER, TEMPLATE
 from sampling import Source, centre
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
@@ -243,6 +243,7 @@ class Faces:
     emotion: np.ndarray
     lip_gap: np.ndarray
     yaw: np.ndarray
+    number: np.ndarray
 
     @classmethod
     def load(cls, data: Path, split: str) -> Faces:
@@ -250,7 +251,15 @@ class Faces:
         crops = np.load(data / "faces_crops.npy", mmap_mode="r")
         with np.load(data / "faces.npz") as arrays:
             mine = np.flatnonzero(arrays["split"] == split)
-            return cls(crops[mine], arrays["emotion"][mine], arrays["lip_gap"][mine], np.degrees(arrays["yaw"][mine]))
+            names = ("emotion", "lip_gap", "yaw", "index")
+            emotion, lip_gap, yaw, number = (arrays[name][mine] for name in names)
+        return cls(crops[mine], emotion, lip_gap, np.degrees(yaw), number)
+
+    def accessories(self) -> dict[str, np.ndarray]:
+        """Which test faces wear glasses, wear none, or have a hand before them, of those that were looked at."""
+        seen = json.loads((HERE / "accessories.json").read_text())
+        glasses, hand = (np.isin(self.number, seen[name]) for name in ("glasses", "hand"))
+        return {"glasses": glasses, "no glasses": (self.number <= seen["looked_at_up_to"]) & ~glasses, "hand": hand}
 
     def tone(self) -> np.ndarray:
         """How light the skin is in the picture, in [0, 255]: the median of both cheeks. Light and skin in one."""
@@ -301,7 +310,7 @@ def _covered(crop: np.ndarray, top: int, bottom: int, left: int = 0) -> np.ndarr
     return crop
 
 
-EYES_APART = 0.34 * CROP  # pixels between the eyes of a crop
+EYES_APART = (TEMPLATE[1][0] - TEMPLATE[0][0]) * CROP  # pixels between the eyes of a crop
 CHANGES: dict[str, Change] = {
     "grey": lambda c: np.repeat(c.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8),
     "a fifth of the light, with noise": _dark,
@@ -309,7 +318,7 @@ CHANGES: dict[str, Change] = {
     "JPEG quality 15": lambda c: _packed(c, 15),
     "32 px between the eyes": lambda c: _shrunk(c, round(CROP * 32 / EYES_APART)),
     "16 px between the eyes": lambda c: _shrunk(c, round(CROP * 16 / EYES_APART)),
-    "mouth covered": lambda c: _covered(c, 66, 100),
+    "mouth covered": lambda c: _covered(c, 64, 106),
     "right third covered": lambda c: _covered(c, 0, CROP, 75),
 }
 
@@ -324,6 +333,7 @@ def robustness(model: MDHR, data: Path, split: str, faces: Faces, base: Scored) 
         return {
             "r": round(float(np.nanmean([correlation(s[:, i], y[:, i]) for i in columns])), 3),
             "auc": round(float(np.nanmean([area(p, s[:, i]) for p, i in zip(present, columns, strict=True)])), 3),
+            "error": round(float(np.nanmean(np.abs(s - y)[:, columns])), 3),
             "frames": int(mine.sum()),
         }
 
@@ -340,6 +350,8 @@ def robustness(model: MDHR, data: Path, split: str, faces: Faces, base: Scored) 
     tone = faces.tone()
     dark, light = tone <= np.quantile(tone, 1 / 3), tone >= np.quantile(tone, 2 / 3)
     result["darkest third of the cheeks"], result["lightest third"] = figures(base, dark), figures(base, light)
+    if split == "test":
+        result |= {name: figures(base, mine) for name, mine in faces.accessories().items()}
     return result
 
 
