@@ -42,7 +42,7 @@ class Baseline:
 
     def __post_init__(self) -> None:
         for au, level in self.levels.items():
-            if not 0.0 <= level <= 1.0:  # NaN is neither
+            if not isinstance(level, float | int | np.floating) or not 0.0 <= level <= 1.0:  # NaN is neither
                 raise OptionError(f"the level of {au} must be a score in [0, 1], got {level!r}")
 
 
@@ -107,7 +107,7 @@ def adjust(
         scores, record["thresholds"] = raw, moved
     adjusted = result._adjusted(scores, active, raw=mode == "subtract")
     adjusted.metadata["baseline"] = record
-    adjusted.warnings += notes
+    adjusted.warnings += [note for note in notes if note not in adjusted.warnings]
     return adjusted
 
 
@@ -115,14 +115,18 @@ def _quantiles(result: AUResult, quantile: float, per_face: bool, notes: list[st
     rows = _rows_of_faces(result)
     raw = result.raw_scores
     levels = {}
+    brief = []
     for face_id, own in rows.items():
         counted = own if per_face else np.concatenate(list(rows.values()))
         if len(counted) < LEAST_FRAMES:
-            notes.append(
-                f"face {face_id} has no baseline: scored in {len(counted)} frames, expected {LEAST_FRAMES} or more"
-            )
+            brief.append(str(face_id))
             continue
         levels[face_id] = _scores(np.quantile(_log_odds(raw[counted]), quantile, axis=0))
+    if brief:
+        named = ", ".join(brief[:10] + ["..."] * (len(brief) > 10))
+        notes.append(
+            f"no baseline, for want of {LEAST_FRAMES} scored frames: {len(brief)} of {len(rows)} faces ({named})"
+        )
     return levels
 
 
@@ -134,7 +138,7 @@ def _calibrated(result: AUResult, source: Baseline | Mapping[int, Baseline]) -> 
     elif not isinstance(source, Mapping) or not all(isinstance(own, Baseline) for own in source.values()):
         raise OptionError(f"expected a Baseline or {{face_id: Baseline}}, got {source!r}")
     if unknown := [face_id for face_id in source if face_id not in faces]:
-        raise OptionError(f"a baseline for face {unknown[0]}: the result has faces {faces}")
+        raise OptionError(f"a baseline for face {unknown[0]!r}: the result has faces {faces}")
     levels = {}
     model = result.metadata.get("model_sha256")
     for face_id, own in source.items():

@@ -225,7 +225,7 @@ def _run_job(detector: AUDetector, job: Job, options: JobOptions) -> Report:
     except MediaError as error:
         return failed(str(error))
     if options.resume:
-        expected = detector.settings() | {"input": here}
+        expected = detector.settings() | {"input": here, "baseline": None}  # adjusted scores are another table
         if overlay is not None:
             expected["overlay"] = file_record(overlay)
         if is_folder(source):

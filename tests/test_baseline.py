@@ -118,11 +118,15 @@ def test_too_few_frames_are_said_and_left_alone() -> None:
     result = of(np.full(50, 0.6))
     result.extend(of(np.full(LEAST_FRAMES - 1, 0.6), face_id=1, first=60))
     adjusted = result.baseline()
-    assert adjusted.warnings == [f"face 1 has no baseline: scored in {LEAST_FRAMES - 1} frames, expected 30 or more"]
+    assert adjusted.warnings == ["no baseline, for want of 30 scored frames: 1 of 2 faces (1)"]
+    assert adjusted.baseline().warnings == adjusted.warnings
     np.testing.assert_array_equal(adjusted.scores[50:], result.scores[50:])
     np.testing.assert_array_equal(adjusted.active[50:], result.active[50:])
     assert result.warnings == []
     assert len(AUResult(AUS, dict(META)).baseline()) == 0
+    result.extend(row for i in range(2, 40) for row in of(np.full(1, 0.6), face_id=i, first=100 + i))
+    (warning,) = result.baseline().warnings
+    assert warning.endswith("39 of 40 faces (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)")
 
 
 @pytest.mark.parametrize("mode", ["subtract", "threshold"])
@@ -163,6 +167,8 @@ def test_calibrated_baselines() -> None:
     assert one.metadata["baseline"]["source"] == "calibration"
     with pytest.raises(OptionError, match=r"a baseline for face 1: the result has faces \[0, 2\]"):
         result.baseline({1: level(0.5)})
+    with pytest.raises(OptionError, match=r"a baseline for face '0': the result has faces \[0, 2\]"):
+        result.baseline({"0": level(0.5)})  # type: ignore[dict-item]
     with pytest.raises(OptionError, match=r"expected a Baseline or \{face_id: Baseline\}, got 0\.5"):
         result.baseline(0.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="the baseline has no level for AU25"):
@@ -200,7 +206,7 @@ def test_without_thresholds() -> None:
             result.baseline()
 
 
-@pytest.mark.parametrize("bad", [1.5, -0.1, math.nan])
+@pytest.mark.parametrize("bad", [1.5, -0.1, math.nan, "0.5", None])
 def test_levels_are_scores(bad: float) -> None:
     with pytest.raises(OptionError, match=r"the level of AU01 must be a score in \[0, 1\]"):
         level(bad)

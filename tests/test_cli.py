@@ -326,6 +326,10 @@ def test_resume_does_again_what_was_done_in_another_way(clip: Path, tmp_path: Pa
 
     assert not skipped()
     assert skipped()
+    assert main(["table", str(out / "clip.csv"), "-o", str(out / "copy.csv"), "--baseline", "0.1"]) == 0
+    for suffix in (".csv", ".csv.json"):
+        (out / f"copy{suffix}").replace(out / f"clip{suffix}")
+    assert not skipped(), "adjusted scores are not what was asked for"
     assert not skipped("--threshold", "0.9")
     assert skipped("--threshold", "0.9")
     assert not skipped("--window", "clips")

@@ -309,7 +309,7 @@ def test_json_lines_that_are_not_ours(tmp_path: Path):
     good = result_of(ROWS).to_jsonl(tmp_path / "good.jsonl").read_text().splitlines()
     path = tmp_path / "bad.jsonl"
     renamed, text = good[1].replace("success", "sucess"), good[0].replace('"time_s": 0.0', '"time_s": "x"')
-    for lines in (["[1]"], ["{}"], ["no"], [*good, "{}"], [good[0], renamed], ['{"frame": {}}'], [text]):
+    for lines in (["[1]"], ["{}"], ["no"], [*good, "{}"], [*good, ""], [good[0], renamed], ['{"frame": {}}'], [text]):
         path.write_text("\n".join(lines) + "\n")
         with pytest.raises(InputError, match=r"bad\.jsonl"):
             AUResult.read_jsonl(path)

@@ -96,7 +96,9 @@ def read_elan(path: StrPath) -> pd.DataFrame:
         document = ET.parse(path).getroot()
         if document.tag != "ANNOTATION_DOCUMENT":
             raise ValueError(f"expected ANNOTATION_DOCUMENT, got {document.tag}")
-        slots = {slot.attrib["TIME_SLOT_ID"]: int(slot.attrib["TIME_VALUE"]) for slot in document.iter("TIME_SLOT")}
+        # Annotations between two others, in tiers that an annotator added, have slots without a time.
+        timed = [slot.attrib for slot in document.iter("TIME_SLOT") if "TIME_VALUE" in slot.attrib]
+        slots = {slot["TIME_SLOT_ID"]: int(slot["TIME_VALUE"]) for slot in timed}
         for tier in document.iter("TIER"):
             if match := _TIER.fullmatch(tier.attrib["TIER_ID"]):
                 spans = [

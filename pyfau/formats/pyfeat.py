@@ -34,7 +34,8 @@ def to_pyfeat(result: AUResult) -> pd.DataFrame:
     columns |= {au: table[au] for au in result.aus}
     columns["Identity"] = (_PERSON + table["face_id"].astype("string")).astype("string")
     source = str(result.metadata.get("source") or "").encode(errors="backslashreplace").decode()
-    columns["input"] = table["file"] if "file" in table else pd.Series(source, table.index, "string")
+    names = table["file"] if "file" in table else pd.Series(source, table.index, "string")
+    columns["input"] = names.str.replace("\r", r"\r", regex=False)  # unquoted in CSV before Python 3.13
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
 
