@@ -53,6 +53,8 @@ def compare(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 
 def main(folder: Path, first: str, second: str) -> None:
     table = shares(folder)
+    if table.empty:
+        raise SystemExit(f"no recordings named PERSON-CONDITION.mp4 in {folder}")
     for line in table[table.face == 0].itertuples():
         print(f"left out, no face was found: {line.person}-{line.condition}")
     wanted = table[table.condition.isin([first, second]) & (table.face > 0)]

@@ -1,5 +1,7 @@
 """Score every recording of a folder, one table each, and one line of figures for each face of each recording.
 
+The figures are those of `AUResult.summary`.
+
 python examples/score_folder.py recordings/ scores/
 """
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyfau import AUDetector, AUResult, PyfauError
+from pyfau import AUDetector, PyfauError, read_result
 from pyfau.result import is_complete
 
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
@@ -18,26 +20,25 @@ VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 
 def main(folder: Path, out: Path) -> None:
     detector = AUDetector()
-    lines = []
+    parts = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEOS):
         table = out / f"{path.name}.csv"
         try:
             if is_complete(table, detector.settings()):  # by an earlier run, with the same settings
-                result = AUResult.read_csv(table)
+                result = read_result(table)
             else:
                 result = detector.detect_video(path, save=table)
         except PyfauError as error:  # damaged, or no video: the others go on
             print(f"skipped: {error}")
             continue
-        frames = result.to_dataframe()
-        for face_id, rows in frames[frames.success == 1].groupby("face_id"):
-            line = {"recording": path.name, "face_id": face_id, "frames": len(rows)}
-            line["share_of_frames"] = len(rows) / frames.frame.nunique()
-            line |= {f"{au}_active": rows[f"{au}_c"].mean() for au in result.aus}
-            lines.append(line)
-    summary = pd.DataFrame(lines)
-    summary.to_csv(out / "summary.csv", index=False, float_format="%.4f")
-    print(summary.iloc[:, :6].to_string(index=False))
+        parts[path.name] = result.summary()
+        if parts[path.name].empty:
+            print(f"no face: {path}")
+    if not parts:
+        raise SystemExit(f"no video in {folder} could be scored")
+    summary = pd.concat(parts, names=["recording"])
+    summary.to_csv(out / "summary.csv", float_format="%.4f")
+    print(summary[["frames", "face_share", "AU12_mean", "AU12_active_share"]].to_string())
 
 
 if __name__ == "__main__":

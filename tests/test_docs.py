@@ -154,13 +154,20 @@ def test_output_reference_names_every_column_and_key(workspace: Path, tmp_path: 
     detector = pyfau.AUDetector()
     detector.detect_video(workspace / "clip.mp4", save=table, overlay=tmp_path / "clip.mp4")
     with_file = detector.detect_images(workspace / "frames", fps=25).to_dataframe()
-    columns = {re.sub(r"^AU\d\d", "AU01", name) for name in with_file.columns}
+    based = detector.detect_images(workspace / "frames").baseline({}).to_dataframe()
+    columns = {re.sub(r"^AU\d\d", "AU01", name) for name in [*with_file.columns, *based.columns]}
     assert first_cells(page, "Columns") == columns
     record = json.loads(table.with_name("clip.csv.json").read_text(encoding="utf-8"))
-    assert first_cells(page, "Metadata") == set(record)
+    assert first_cells(page, "Metadata") == set(record) | {"baseline"}
     assert [c for c in pyfau.AUResult.read_csv(table).to_dataframe().columns if c != "file"] == [
         c for c in with_file.columns if c != "file"
     ]
+
+
+def test_api_page_shows_every_public_name() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"pyfau\.(\w+)", page)) | set(vars(pyfau.errors))  # errors as a module
+    assert set(pyfau.__all__) <= shown
 
 
 @cache

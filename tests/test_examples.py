@@ -96,8 +96,8 @@ def test_score_folder(recordings: Path, tmp_path: Path) -> None:
     assert "broken.mp4" in out
     table = pd.read_csv(tmp_path / "summary.csv")
     assert table.recording.tolist() == sorted(p.name for p in recordings.glob("p*.mp4"))
-    assert (table.share_of_frames == 1).all()
-    assert table.filter(like="_active").to_numpy().max() <= 1
+    assert (table.face_share == 1).all()
+    assert table.filter(like="_active_share").to_numpy().max() <= 1
     before = (tmp_path / "p01-film.mp4.csv").stat().st_mtime_ns
     run("score_folder.py", recordings, tmp_path)
     assert (tmp_path / "p01-film.mp4.csv").stat().st_mtime_ns == before, "what is done is not scored again"
