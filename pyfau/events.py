@@ -63,7 +63,8 @@ def events(result: AUResult, *, min_frames: int = 1, join_frames: int = 0) -> pd
         frame, time_s = rows["frame"].to_numpy(), rows["time_s"].to_numpy()
         follows = np.diff(frame) == 1
         before, after = np.r_[False, follows], np.r_[follows, False]  # is the face in the frame just before, after?
-        end_s = np.where(after, np.roll(time_s, -1), time_s + step)
+        next_s = np.append(time_s[1:], np.inf)
+        end_s = np.where(after, next_s, np.minimum(time_s + step, next_s))
         for au in result.aus:
             active, scores = rows[f"{au}_c"].to_numpy(bool), rows[au].to_numpy()
             first = np.flatnonzero(active & ~(np.roll(active, 1) & before))

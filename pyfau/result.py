@@ -385,10 +385,13 @@ class AUResult:
         data, record = _read_lines(path)
         try:
             columns = pd.read_csv(io.BytesIO(data), nrows=0, encoding="utf-8-sig").columns
+            _check_columns(columns, path)
             types: dict[Any, Any] = {name: str if name == "file" else np.float64 for name in columns}
             table = pd.read_csv(
                 io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
             )
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"cannot read {path}: {error}") from None
         return cls._from_dataframe(table, record, path)
@@ -442,9 +445,7 @@ class AUResult:
     @classmethod
     def _from_dataframe(cls, table: pd.DataFrame, record: dict[str, Any], path: Path) -> Self:
         aus = [name for name in table.columns if f"{name}_c" in table.columns]
-        missing = set(_COLUMNS) - set(table.columns)
-        if missing:
-            raise InputError(f"{path} was not written by pyfau: there is no column {', '.join(sorted(missing))}")
+        _check_columns(table.columns, path)
         complete = record.pop("complete", True)
         warnings, failures = record.pop("warnings", []), record.pop("failures", [])
         raw = [f"{au}_raw" for au in aus]
@@ -791,6 +792,11 @@ def is_complete(path: StrPath, expected: Mapping[str, Any] | None = None) -> boo
 def _check_aus(row: AURow, aus: tuple[str, ...]) -> None:
     if row.aus != aus:
         raise InputError(f"a row with scores for {', '.join(row.aus)} does not fit among {', '.join(aus)}")
+
+
+def _check_columns(columns: Iterable[str], path: Path) -> None:
+    if missing := set(_COLUMNS) - set(columns):
+        raise InputError(f"{path} was not written by pyfau: there is no column {', '.join(sorted(missing))}")
 
 
 def _decimal(value: float, digits: int) -> str:

@@ -73,6 +73,10 @@ def test_uneven_times_are_those_of_the_frames() -> None:
     found = events(result(rows))
     assert found["onset_s"].tolist() == [0.1, 0.4]
     assert found["offset_s"].tolist() == pytest.approx([0.3, 0.5])
+    # A missing frame ends an event, which does not reach into the next one although frames last 0.1 s otherwise.
+    times = {0: 0.0, 1: 0.1, 3: 0.15, 4: 0.25}
+    found = events(result([AURow(i, t, *_rest(row(i, (0.9, 0.0)))) for i, t in times.items()]))
+    assert found["offset_s"].tolist() == pytest.approx([0.15, 0.35])
 
 
 def _rest(row: AURow) -> tuple[object, ...]:

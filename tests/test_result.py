@@ -455,6 +455,11 @@ def test_reading_what_is_not_there_or_not_ours(tmp_path: Path):
     for name in ("other.csv", "empty.csv", "text.csv", "none.csv"):
         with pytest.raises(InputError, match=name):
             AUResult.read_csv(tmp_path / name)
+    (tmp_path / "events.csv").write_text("face_id,au\n0,AU12\n")
+    with pytest.raises(
+        InputError, match=r"events\.csv was not written by pyfau: there is no column confidence, frame,"
+    ):
+        AUResult.read_csv(tmp_path / "events.csv")
     for name in ("other.parquet", "none.parquet"):
         with pytest.raises(InputError, match=name):
             AUResult.read_parquet(tmp_path / name)
