@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pyfau.result import AUResult, StrPath
 
-_NAMES = {"timestamp": "time_s", "confidence": "confidence", "success": "success"}
-
 
 def write_openface(result: AUResult, path: StrPath) -> Path:
     """See `AUResult.to_openface`."""
