@@ -309,6 +309,12 @@ def test_openface_files_are_labels_for_evaluate(table: Path, capsys: pytest.Capt
     options = ["--data", "csv", "--labels", str(labels), "--scores", str(scores), "--first-frame", "1"]
     assert main(["evaluate", *options]) == 0
     assert re.search(r"mean +100\.0", capsys.readouterr().out)
+    # Frames that OpenFace missed are zeros, which are no labels.
+    lost = pd.read_csv(labels)
+    lost.loc[30:, ["success", *(f"{au}_c" for au in AUS)]] = 0
+    lost.to_csv(labels, index=False)
+    assert main(["evaluate", *options]) == 0
+    assert re.search(r"mean +100\.0", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

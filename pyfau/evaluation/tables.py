@@ -87,7 +87,7 @@ def read_labels(path: Path, present: float | None = None) -> LabelTable:
     The frame is named by a column `frame` (whole numbers), or `time_s` (seconds), or `file`; the face by `face_id`, if
     there is such a column. An action unit's column is called AU12, AU12_c (which wins where both are there) or 12, in
     any case. A label is 1, 0, or empty, -1 or 9 where it is not known. Fields are separated by commas, semicolons or
-    tabs.
+    tabs. In a table with OpenFace's `timestamp`, `confidence` and `success`, labels where `success` is 0 are not known.
 
     Args:
         path: The file.
@@ -127,6 +127,11 @@ def read_labels(path: Path, present: float | None = None) -> LabelTable:
     if not chosen:
         raise InputError(f"{path} has no column of an action unit: expected names such as AU12, got {', '.join(names)}")
     columns = [_label_column(table[names[name]], path, name, present) for name in chosen.values()]
+    if lower.keys() >= {"timestamp", "confidence", "success"}:  # OpenFace, which writes zeros where it found no face
+        success = lower["success"]
+        unused.remove(success)
+        failed = np.array([value == 0 for value in _numbers(table[names[success]], path, success, whole=True)], bool)
+        columns = [np.where(failed, np.int8(-1), labels) for labels in columns]
     keys: list[Any] = table[names[column]].str.strip().tolist()
     if kind != "file":
         keys = _numbers(table[names[column]], path, column, whole=kind == "frame")
