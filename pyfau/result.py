@@ -757,12 +757,16 @@ def read_result(path: StrPath) -> AUResult:
 def write_whole(path: StrPath, text: str) -> Path:
     """Write a file of UTF-8 text in one step; folders on the way are created, an existing file is replaced.
 
+    If that is a table of pyfau's, the metadata beside it goes too: it would vouch for a table that is no longer there.
+
     Raises:
         OptionError: The file cannot be written.
     """
     path = Path(path)
     with _writing(path):
         _make_room(path)
+        if "complete" in read_metadata(path):
+            _sidecar(path).unlink(missing_ok=True)
         _replace(path, _escaped(text))
     return path
 

@@ -26,6 +26,7 @@ from pyfau.formats.elan import read_elan
 from pyfau.formats.events import read_events
 from pyfau.formats.openface import read_openface
 from pyfau.formats.pyfeat import read_pyfeat
+from pyfau.result import is_complete
 from pyfau.types import AURow
 
 _names = (
@@ -271,6 +272,18 @@ def test_where_nothing_can_be_written(tmp_path: Path, name: str) -> None:
     for path in (tmp_path, Path("/dev/null/x.csv")):
         with pytest.raises(OptionError, match="cannot write"):
             getattr(result, name)(path)
+
+
+def test_metadata_of_a_table_that_is_replaced_goes_too(tmp_path: Path) -> None:
+    result = AUResult(AUS, META)
+    table = result.to_csv(tmp_path / "clip.csv")
+    other = tmp_path / "other.csv"
+    for path in (other, tmp_path / "other.csv.json"):  # not ours
+        path.write_text("{}")
+    for path in (table, other):
+        result.to_openface(path)
+    assert not is_complete(table)
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.csv", "other.csv", "other.csv.json"}
 
 
 @pytest.fixture
