@@ -3,7 +3,7 @@ r"""Step 4: write the bundled model.
     python training/export.py --model ../runs/lite/final.pt --calibration ../runs/lite/calibration.json \
         --out pyfau/assets/mdhr-lite
 
-Writes config.json and model.safetensors (float16) and enters sha256 and size into weights_manifest.json.
+Writes config.json and model.safetensors (float16) and enters template, sha256, size and version into weights_manifest.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main() -> None:
     digest = save_model(model, args.out, torch.float16)
     size = (args.out / WEIGHTS_FILE).stat().st_size
     manifest = json.loads(args.manifest.read_text())
-    manifest["models"][model.config.name] |= {"sha256": digest, "bytes": size, "version": model.config.version}
+    config = model.config
+    entry = {"template": config.template, "sha256": digest, "bytes": size, "version": config.version}
+    manifest["models"][config.name] |= entry
     args.manifest.write_text(json.dumps(manifest, indent=2) + "\n")
     print(f"{args.out}: {size / 1e6:.2f} MB, sha256 {digest}")
 

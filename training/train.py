@@ -85,7 +85,7 @@ STAGES = {
     # rendered face counts: a disputed one, and any other but AU6 and AU9
     "mixed": Stage({"faces": 40, "clips": 8, "rendered": 16}, 1, 3e-3, 0.3, 0.6),
     "frames": Stage({"faces": 46, "clips": 8, "rendered": 10}, 1, 3e-3, 0.0, 0.3),
-    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3),
+    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 2e-3, 0.0, 0.3),
 }
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
 REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.1, 2.0
@@ -276,8 +276,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--mixed-steps", type=int, default=3400)
-    parser.add_argument("--frame-steps", type=int, default=3400)
-    parser.add_argument("--window-steps", type=int, default=250)
+    parser.add_argument("--frame-steps", type=int, default=3300)
+    parser.add_argument("--window-steps", type=int, default=400)
     parser.add_argument("--start", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
