@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 from pyfau import __version__
 from pyfau.commands import convert, download, evaluate, export, live, publish, report, serve, table, verify
 from pyfau.commands.info import show_model
+from pyfau.commands.options import add_detector_options, make_detector
 from pyfau.errors import OptionError, PyfauError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-    from pyfau.detector import AUDetector
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--fps", type=float, help="frames per second of picture sequences")
     detect.add_argument("--seconds", type=float, help="stop a camera after this time")
     detect.add_argument("--independent", action="store_true", help="pictures are not a sequence: score each on its own")
-    _add_detector_options(detect)
+    add_detector_options(detect)
     many = detect.add_argument_group("more than one machine")
     many.add_argument(
         "--runner", choices=("local", "ray"), default="local",
@@ -119,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="make a short clip, score it, and write CSV and overlay (offline)")
     demo.add_argument("-o", "--output", type=Path, default=Path("pyfau-demo"), help="folder (default: pyfau-demo)")
-    _add_detector_options(demo)
+    add_detector_options(demo)
     demo.set_defaults(run=_demo)
 
     models = commands.add_parser("models", help="list the models known by name")
@@ -133,93 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in (convert, publish, download, verify, evaluate, export, serve, report, table, live):
         command.add_parser(commands)
     return parser
-
-
-def _add_detector_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how to score")
-    group.add_argument(
-        "--model", default="mdhr-lite", help="name, directory, .pth file or user/repo (default: mdhr-lite)"
-    )
-    group.add_argument("--revision", help="commit, tag or branch of a Hub repository")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
-    group.add_argument(
-        "--precision", default="auto", help="of the encoder: auto, float32, bfloat16, float16 (GPU) (default: auto)"
-    )
-    group.add_argument(
-        "--engine", default="auto", help="of the encoder: auto, torch, onnxruntime, openvino (default: auto)"
-    )
-    group.add_argument("--aligner", default="mtcnn", help="mtcnn, fan, mediapipe, aligned (default: mtcnn)")
-    group.add_argument(
-        "--threshold", action="append", metavar="T or AU=T",
-        help="score that counts as active, for all AUs or one; may be repeated (default: the model's own)",
-    )  # fmt: skip
-    group.add_argument("--max-faces", type=int, help="follow at most so many faces, the largest first")
-    group.add_argument("--batch-size", type=int, default=32, help="frames scored together (default: 32)")
-    group.add_argument(
-        "--detect-every", type=int, default=30, help="frames between searches for new faces (default: 30)"
-    )
-    group.add_argument("--window", default="continuous", help="continuous or clips (default: continuous)")
-    group.add_argument("--max-gap", type=int, default=15, help="frames a face may be missing (default: 15)")
-    group.add_argument(
-        "--aligner-option", action="append", metavar="NAME=VALUE", help="option of the aligner, such as min_face=24"
-    )
-    group.add_argument("--offline", action="store_true", help="do not ask the Hub; use what its cache holds")
-    group.add_argument("--threads", type=int, help="CPU threads of each job (default: what torch chooses, shared out)")
-    group.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def _make_detector(args: argparse.Namespace) -> AUDetector:
-    from pyfau.detector import AUDetector
-
-    if args.threads is not None:
-        if args.threads < 1:
-            raise OptionError(f"--threads must be at least 1, got {args.threads}")
-        import cv2
-        import torch
-
-        torch.set_num_threads(args.threads)
-        cv2.setNumThreads(args.threads)
-    return AUDetector(
-        args.model,
-        revision=args.revision,
-        device=args.device,
-        precision=args.precision,
-        engine=args.engine,
-        aligner=args.aligner,
-        aligner_options=_aligner_options(args.aligner_option),
-        threshold=_threshold(args.threshold),
-        max_faces=args.max_faces,
-        batch_size=args.batch_size,
-        detect_every=args.detect_every,
-        window=args.window,
-        max_gap=args.max_gap,
-        progress=not args.quiet,
-        local_files_only=args.offline,
-    )
-
-
-def _aligner_options(texts: list[str] | None) -> dict[str, Any] | None:
-    options: dict[str, Any] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"--aligner-option takes NAME=VALUE, got {text!r}")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value  # text need not be quoted
-    return options or None
-
-
-def _threshold(texts: list[str] | None) -> float | dict[str | int, float] | None:
-    if not texts:
-        return None
-    try:
-        if len(texts) == 1 and "=" not in texts[0]:
-            return float(texts[0])
-        return {au.strip(): float(value) for au, _, value in (text.partition("=") for text in texts)}
-    except ValueError:
-        raise OptionError(f"--threshold takes a number or AU=NUMBER (AU12=0.4), got {' '.join(texts)}") from None
 
 
 def _detect(args: argparse.Namespace) -> int:
@@ -236,16 +148,16 @@ def _detect(args: argparse.Namespace) -> int:
 
         worker = _worker_options(args, 1)
         share = args.gpu_share if args.gpu_share is not None else float(args.device.startswith("cuda"))
-        make = partial(_make_detector, worker)
+        make = partial(make_detector, worker)
         reports = score_on_ray(
             make, jobs, options, args.output, count=args.jobs, cpus=worker.threads, gpus=share, address=args.ray_address
         )
     elif count > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         worker = _worker_options(args, max(1, cores // count))
-        reports = share_out(LocalWorkers(partial(_make_detector, worker), options), jobs, count)
+        reports = share_out(LocalWorkers(partial(make_detector, worker), options), jobs, count)
     else:
-        detector = _make_detector(args)
+        detector = make_detector(args)
         reports = (run_job(detector, job, options) for job in jobs)
     failures = 0
     several = count > 1 or args.runner == "ray"  # else each input has a bar of its own
@@ -310,7 +222,7 @@ def _demo(args: argparse.Namespace) -> int:
     from pyfau.demo import write_demo_clip
 
     clip = write_demo_clip(args.output / "demo.mp4")
-    detector = _make_detector(args)
+    detector = make_detector(args)
     table, overlay = args.output / "demo.csv", args.output / "demo-overlay.mp4"
     result = detector.detect_video(clip, save=table, overlay=overlay)
     print(f"{clip}: {len(result)} rows with {detector.model.config.name} on {detector.model.device}")

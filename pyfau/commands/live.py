@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from pyfau.commands.options import add_detector_options, make_detector
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    from pyfau.cli import _add_detector_options
-
     live = commands.add_parser(
         "live",
         help="show a camera or a video with its overlay as it is scored",
@@ -19,20 +19,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "and counted; of a video none is dropped, and it plays at its own rate or, if that is too fast, slower.",
     )
     live.add_argument("source", nargs="?", default="0", metavar="SOURCE", help="camera number or video (default: 0)")
-    live.add_argument("--record", type=Path, metavar="TABLE", help="write the rows to a .csv or .parquet file")
+    live.add_argument("--record", type=Path, metavar="TABLE", help="write the rows to a .csv, .parquet or .jsonl file")
     live.add_argument(
         "--record-video", type=Path, metavar="VIDEO",
         help="write what is shown to a .mp4, .mkv or .webm, at its own times: needs pyfau[video]",
     )  # fmt: skip
     live.add_argument("--all-aus", action="store_true", help="begin with all action units, not the active ones alone")
-    _add_detector_options(live)
+    add_detector_options(live)
     live.set_defaults(run=_live)
 
 
 def _live(args: argparse.Namespace) -> int:
     from contextlib import ExitStack, closing
 
-    from pyfau.cli import _make_detector
     from pyfau.encoders import require_pyav
     from pyfau.errors import OptionError
     from pyfau.jobs import CAMERA, expand
@@ -52,7 +51,7 @@ def _live(args: argparse.Namespace) -> int:
     camera = source.startswith(CAMERA)
     with ExitStack() as stack:
         window = stack.enter_context(closing(Window(f"pyfau: {source}", args.all_aus)))
-        detector = _make_detector(args)  # before the camera, which would be waiting for it
+        detector = make_detector(args)  # before the camera, which would be waiting for it
         reader = stack.enter_context(read_camera(int(source.removeprefix(CAMERA))) if camera else read_video(source))
         for output in (args.record, args.record_video):
             if output is not None and not camera:

@@ -6,13 +6,12 @@ import argparse
 import math
 from typing import Any
 
+from pyfau.commands.options import add_detector_options, make_detector
 from pyfau.errors import DependencyError, OptionError
 
 
 def add_parser(commands: Any) -> None:
     """Describe the command line."""
-    from pyfau.cli import _add_detector_options
-
     parser = commands.add_parser(
         "serve",
         help="a page on this machine that scores a camera or a clip; needs pyfau[serve]",
@@ -28,7 +27,7 @@ def add_parser(commands: Any) -> None:
     limits.add_argument(
         "--idle-seconds", type=float, default=60.0, metavar="S", help="end sessions that stand still (default: 60)"
     )
-    _add_detector_options(parser)
+    add_detector_options(parser)
     parser.set_defaults(run=_serve)
 
 
@@ -43,10 +42,9 @@ def _serve(args: argparse.Namespace) -> int:
         raise DependencyError(
             f"pyfau serve needs starlette, uvicorn and websockets: pip install 'pyfau[serve]' ({error})"
         ) from error
-    from pyfau.cli import _make_detector
     from pyfau.serve.server import Limits
 
     limits = Limits(args.max_sessions, round(args.max_clip_mb * 1e6), args.max_clip_seconds, args.idle_seconds)
     with listen(args.host, args.port) as listener:
-        serve(_make_detector(args), listener, args.host, limits)
+        serve(make_detector(args), listener, args.host, limits)
     return 0
