@@ -196,6 +196,31 @@ def test_thresholds_gaps_and_active_parts(opened: WebDriver) -> None:
     assert shapes == [["paper", 0], ["y", 0.5], ["y2", 0.5]]  # the cursor, and of the third AU it is not known
 
 
+def test_each_face_has_its_own_thresholds_after_a_baseline(browser: WebDriver, tmp_path: Path) -> None:
+    aus = ("AU01", "AU12")
+    result = AUResult(aus, {"fps": FPS, "thresholds": dict.fromkeys(aus, 0.5)})
+    for i in range(80):
+        for face, rest in ((0, 0.4), (1, 0.01)) if i < 40 else ((0, 0.4),):
+            result.append(row(i, (0.8 if i % 10 == 9 else rest, 0.01), face, aus))
+    raised = result.baseline(quantile=0.1, mode="threshold")
+    page = tmp_path / "a.html"
+    raised.to_jsonl(tmp_path / "a.jsonl")
+    assert main(["report", str(tmp_path / "a.jsonl"), "-o", str(page)]) == 0
+    open_page(browser, page)
+    limits = {}
+    for face in (0, 1):
+        Select(browser.find_element(By.ID, "face")).select_by_value(str(face))
+        shapes = browser.execute_script("return document.getElementById('timeline').layout.shapes.map((s) => s.y0)")
+        cells = browser.find_elements(By.CSS_SELECTOR, "section.face:not([hidden]) tbody tr td:nth-child(2)")
+        assert [cell.text for cell in cells] == [f"{limit:.3f}" for limit in shapes[1:]]
+        axes = raised.plot(face_id=face).axes
+        assert [ax.lines[1].get_ydata()[0] for ax in axes] == shapes[1:]
+        limits[face] = shapes[1:]
+    assert limits == {0: [pytest.approx(0.9268, abs=1e-4), 0.5], 1: [0.5, 0.5]}  # odds of 2/3 over those of 1/19
+    assert "thresholds raised to each face at rest (0.1 quantile)" in page.read_text()
+    assert complaints(browser) == []
+
+
 def test_a_click_seeks_the_video_and_the_cursor_follows_it(opened: WebDriver) -> None:
     at(opened, 7.25).click().perform()
     wait(opened, "return !document.getElementById('video').seeking && document.getElementById('video').currentTime > 0")

@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
         help="a page with timelines, summary, stills and the video",
         description="Write one HTML page, which works offline, about a table that pyfau detect wrote.",
     )
-    report.add_argument("table", type=Path, metavar="TABLE", help="a .csv or .parquet file of pyfau detect")
+    report.add_argument("table", type=Path, metavar="TABLE", help="a .csv, .parquet or .jsonl file of pyfau detect")
     report.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE.html", help="the page to write")
     report.add_argument(
         "--video", type=Path, metavar="FILE", help="the clip that was scored: adds a player and a still of each AU"
@@ -36,11 +36,10 @@ def add_parser(commands: Any) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     from pyfau.report import write_report
-    from pyfau.result import AUResult
+    from pyfau.result import read_result
 
-    read = AUResult.read_parquet if args.table.suffix.lower() == ".parquet" else AUResult.read_csv
     page = write_report(
-        read(args.table),
+        read_result(args.table),
         args.output,
         video=args.video,
         embed_limit=args.embed_limit,

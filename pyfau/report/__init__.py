@@ -97,20 +97,23 @@ def write_report(
 
     step = seconds_a_frame(result, rows)
     timed = step is not None
-    thresholds = thresholds_of(result)
     sections = []
     for face_id, part in faces.items():
         of_face = None if found is None else found[found["face_id"] == face_id]
         lines = summarise(part, result.aus, of_face)
+        limits = thresholds_of(result, face_id)
         for line in lines:
-            line["threshold"], line["still"] = thresholds[line["au"]], stills.get((face_id, line["au"]))
+            line["threshold"], line["still"] = limits[line["au"]], stills.get((face_id, line["au"]))
         sections.append(_Section(face_id, _label(face_id, part, timed), len(part), len(part) < _BRIEF_FRAMES, lines))
     data = {
         "timed": timed,
         "independent": independent,
         "step": step or 1,
-        "aus": [{"name": au, "label": full_name(au), "threshold": thresholds[au]} for au in result.aus],
-        "faces": [_series(part, result.aus, timed) for part in faces.values()],
+        "aus": [{"name": au, "label": full_name(au)} for au in result.aus],
+        "faces": [
+            _series(part, result.aus, timed) | {"thresholds": [line["threshold"] for line in section.lines]}
+            for part, section in zip(faces.values(), sections, strict=True)
+        ],
     }
     page = template.render(
         name=name or Path(str(record.get("source") or "")).name or "Action units",
@@ -182,7 +185,7 @@ def _percent(value: float) -> str:
 
 def _about(record: Mapping[str, Any]) -> dict[str, Any]:
     """What made the scores, for people; the path of the input stays out."""
-    fps = record.get("fps")
+    fps, baseline = record.get("fps"), record.get("baseline")
     about = {
         "model": record.get("model"),
         "model version": record.get("model_version"),
@@ -190,9 +193,16 @@ def _about(record: Mapping[str, Any]) -> dict[str, Any]:
         "aligner": record.get("aligner"),
         "window": record.get("window"),
         "frames per second": f"{fps:.3f}" if isinstance(fps, int | float) else None,
+        "person baseline": _about_baseline(baseline) if isinstance(baseline, Mapping) else None,
         "scored with pyfau": record.get("pyfau_version"),
     }
     return {key: value for key, value in about.items() if value is not None}
+
+
+def _about_baseline(record: Mapping[str, Any]) -> str:
+    what = "thresholds raised" if record.get("mode") == "threshold" else "scores lowered"
+    level = f"{record['quantile']} quantile" if "quantile" in record else "calibration"
+    return f"{what} to each face at rest ({level})"
 
 
 def _clock(seconds: float) -> str:

@@ -60,7 +60,7 @@ def plot_result(result: AUResult, face_id: int | None = None, kind: str = "lines
         axes.set_xlabel(label)
         figure.colorbar(mesh, ax=axes, label="score (probability of presence)")
         return figure
-    limits = thresholds_of(result)
+    limits = thresholds_of(result, chosen)
     for i, axes in enumerate(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]):
         axes.fill_between(x, 0, 1, where=active[:, i], step="post", color="#b3470b", alpha=0.25, linewidth=0)
         axes.plot(x, scores[:, i], "." if independent else "-", color="#0b5cad", linewidth=1, markersize=3)

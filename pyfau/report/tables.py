@@ -23,11 +23,14 @@ def full_name(au: str) -> str:
     return f"{au} {AU_NAMES.get(au, '')}".strip()
 
 
-def thresholds_of(result: AUResult) -> dict[str, float | None]:
-    """The threshold of each AU, None where the metadata does not tell it."""
-    record = result.metadata.get("thresholds")
-    known = record if isinstance(record, Mapping) else {}
-    values = {au: known.get(au) for au in result.aus}
+def thresholds_of(result: AUResult, face_id: int) -> dict[str, float | None]:
+    """A face's threshold of each AU, None where the metadata does not tell it; a baseline may have given it its own."""
+
+    def part(record: Any, key: str) -> Any:
+        return record.get(key) if isinstance(record, Mapping) else None
+
+    own = part(part(part(result.metadata, "baseline"), "thresholds"), str(face_id))
+    values = {au: part(part(result.metadata, "thresholds") if own is None else own, au) for au in result.aus}
     return {au: value if isinstance(value, int | float) and 0 <= value <= 1 else None for au, value in values.items()}
 
 

@@ -142,8 +142,9 @@
         fixedrange: true, tickvals: [0, 0.5, 1], tickfont: {size: 10}, gridcolor: color("grid"), zeroline: false};
       layout.annotations.push({text: plain(au.label), xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left",
         yanchor: "bottom", showarrow: false, font: {size: 12}});
-      if (au.threshold !== null) {
-        layout.shapes.push({type: "line", xref: "paper", x0: 0, x1: 1, yref: axis, y0: au.threshold, y1: au.threshold,
+      const threshold = face.thresholds[k];
+      if (threshold !== null) {
+        layout.shapes.push({type: "line", xref: "paper", x0: 0, x1: 1, yref: axis, y0: threshold, y1: threshold,
           line: {color: color("threshold"), width: 1, dash: "dash"}});
       }
     });
