@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -351,6 +352,27 @@ def test_what_is_no_clip_is_refused(
     assert message in answer.json()["error"]
     assert str(folder) not in answer.text
     wait_for(lambda: not list(folder.iterdir()))
+
+
+def test_ffmpeg_opens_nothing_else_under_the_first_bytes_of_a_container(
+    client: TestClient, folder: Path, tmp_path: Path
+) -> None:
+    body = io.BytesIO()
+    with av.open(body, "w", format="h264") as file:
+        stream = file.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        for _ in range(10):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    disguised = tmp_path / "clip"
+    disguised.write_bytes(b"\1\1\1\1ftypjp2 " + body.getvalue())
+    assert uploads.is_container(disguised.read_bytes()[:12])
+    with read_video(disguised) as frames:  # FFmpeg sees through it
+        assert len(list(frames)) == 10
+    answer = client.post("/clip", content=disguised.read_bytes(), headers=OWN)
+    assert answer.status_code == 422
+    assert "not a video file" in answer.json()["error"]
+    with read_video(disguised):  # elsewhere it is as before
+        pass
 
 
 def test_a_clip_that_is_too_long_or_too_wide_is_refused(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -48,7 +51,7 @@ def decode_frame(data: bytes) -> UInt8Array:
 def is_container(head: bytes) -> bool:
     """Whether a file that starts so is MP4 or MOV, WebM or Matroska, AVI, or Ogg.
 
-    FFmpeg opens much more, such as play lists, which name other files and addresses for it to read.
+    FFmpeg may think otherwise of what follows: see `_containers_alone`.
 
     Args:
         head: At least the first 12 bytes.
@@ -69,15 +72,18 @@ def open_clip(path: Path, most_seconds: float) -> tuple[FrameReader, tuple[int, 
     Raises:
         MediaError: It is no clip, has too many pixels, or announces to be too long.
     """
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    capture.release()
-    if size[0] * size[1] > MOST_CLIP_PIXELS:
-        raise MediaError(f"the clip has too many pixels, {size[0]} x {size[1]}: expected at most {MOST_CLIP_PIXELS}")
-    try:
-        reader = read_video(path, ahead=2)
-    except MediaError as error:  # without the path, which is the server's own business
-        raise MediaError(str(error).replace(str(path), "the clip")) from error
+    with _containers_alone():
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        capture.release()
+        if size[0] * size[1] > MOST_CLIP_PIXELS:
+            raise MediaError(
+                f"the clip has too many pixels, {size[0]} x {size[1]}: expected at most {MOST_CLIP_PIXELS}"
+            )
+        try:
+            reader = read_video(path, ahead=2)
+        except MediaError as error:  # without the path, which is the server's own business
+            raise MediaError(str(error).replace(str(path), "the clip")) from error
     if reader.fps and reader.frame_count:
         try:
             check_length(reader.frame_count - 1, reader.frame_count / reader.fps, most_seconds)
@@ -85,6 +91,21 @@ def open_clip(path: Path, most_seconds: float) -> tuple[FrameReader, tuple[int, 
             reader.close()
             raise
     return reader, size
+
+
+@contextmanager
+def _containers_alone() -> Iterator[None]:
+    """Let FFmpeg open nothing but the containers of `is_container`: play lists name other files and addresses."""
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # looked up whenever a file is opened
+    before = os.environ.get(name)
+    os.environ[name] = "format_whitelist;mov,matroska,avi,ogg"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def check_length(frame: int, time_s: float, most_seconds: float) -> None:
