@@ -145,11 +145,12 @@ function draw() {
     }
     const label = `face ${face}`;
     const high = size * 1.4;
-    const y = Math.max(0, top - high);
+    const wide = pen.measureText(label).width + size;
+    const [x, y] = [Math.max(0, Math.min(left - ratio, overlay.width - wide)), Math.max(0, top - high)];
     pen.fillStyle = colour;
-    pen.fillRect(left - ratio, y, pen.measureText(label).width + size, high);
+    pen.fillRect(x, y, wide, high);
     pen.fillStyle = "#121418";
-    pen.fillText(label, left + size / 2, y + size * 1.05);
+    pen.fillText(label, x + size / 2, y + size * 1.05);
   }
 }
 
@@ -207,7 +208,7 @@ async function startCamera() {
     if (session !== begun) return;
     const answer = JSON.parse(data);
     const now = performance.now();
-    problem = answer.error ?? "";
+    problem = answer.error ? sentence(answer.error) : "";
     complain(problem);
     if (!problem) {
       answered.push(now);
@@ -271,7 +272,7 @@ async function startClip(file) {
     return;
   }
   element.progress.hidden = true;
-  say(`${frames.length} frames scored. The server has deleted the clip.`);
+  say(`${frames.length} frame${frames.length === 1 ? "" : "s"} scored. The server has deleted the clip.`);
   if (last.warnings.length) complain(`The clip is damaged: ${last.warnings.join("; ")}.`);
   play(begun, file, frames, clip, last.csv);
 }
@@ -283,7 +284,7 @@ function play(begun, file, frames, clip, csv) {
   element.csv.download = `${file.name.replace(/\.[^.]*$/, "")}.csv`;
   element.csv.hidden = false;
   begun.stop = () => {
-    video.onerror = video.onseeked = null;
+    video.onerror = video.onseeked = video.onloadedmetadata = null;
     video.pause();
     video.removeAttribute("src");
     video.load();
@@ -295,9 +296,9 @@ function play(begun, file, frames, clip, csv) {
     show(rows, clip.width, clip.height);
   };
   fit(clip.width, clip.height);
-  video.onloadedmetadata = null;
   video.onseeked = () => showAt(video.currentTime);
   video.onerror = () => {
+    video.pause();
     picture.hidden = true;
     element.slide.hidden = false;
     slider.max = frames.length - 1;
@@ -306,9 +307,10 @@ function play(begun, file, frames, clip, csv) {
     slider.oninput();
     complain("This browser cannot play the clip. Its scores are here all the same: move the slider, or download them.");
   };
+  video.onloadedmetadata = () => { if (!video.videoWidth) video.onerror(); }; // it would play the sound alone
   video.controls = true;
   video.src = source;
-  onFrames(begun, showAt);
+  onFrames(begun, (time) => { if (!picture.hidden) showAt(time); });
   video.play().catch(() => {}); // onerror says why
 }
 
