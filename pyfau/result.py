@@ -352,7 +352,7 @@ class AUResult:
         """Plot the scores of one face over time. Nothing is shown: use `savefig`, or leave it to the notebook.
 
         Args:
-            face_id: The face (default: the one in most frames).
+            face_id: The face (default: the one in most frames; of independent pictures, all of them).
             kind: "lines", a row for each AU with its threshold, active frames shaded; or "heatmap".
 
         Raises:

@@ -379,20 +379,44 @@ def test_the_page_says_when_the_browser_cannot_play_the_video(browser: WebDriver
     assert [line for line in complaints(browser) if "Uncaught" in line] == []
 
 
+def test_independent_pictures_are_shown_together(browser: WebDriver, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pictures = AUResult(AUS, {"independent": True, "thresholds": {"AU12": 0.5}}, files=True)
+    for i in range(3):
+        name = folder / f"<b>{i}.png"
+        Image.new("RGB", (100, 100)).save(name)
+        pictures.append(row(i, (0.1, 0.2 * i, 0.2), 2 * i, time_s=np.nan, file=str(name)))  # a number for every face
+        pictures.append(row(i, (0.1, 0.9, 0.2), 2 * i + 1, time_s=np.nan, file=str(name)))
+    open_page(browser, pictures.report(tmp_path / "a.html", folder))
+    main_part = browser.find_element(By.TAG_NAME, "main").text
+    assert "6 faces in 3 pictures" in main_part
+    assert "onsets" not in main_part
+    cells = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "tbody tr:nth-child(2) td")]
+    assert cells == ["0.500", "50.0 %", "0.55", "0.90"]
+    assert browser.execute_script("return document.getElementById('timeline').data[0].mode") == "markers"
+    shown = [y for y in drawn(browser, 2, "y") if y is not None]
+    assert shown == pytest.approx([0.0, 0.9, 0.2, 0.9, 0.4, 0.9], abs=1e-4)
+    at(browser, 3).click().perform()
+    assert browser.find_element(By.ID, "readout").text == "<b>1.png. Active: AU12 0.90"
+    assert wait(browser, "return document.querySelector('#timeline .hoverlayer text.nums').textContent") == (
+        "AU12 0.900<b>1.png"
+    )
+    assert "<b>0.png" in browser.find_elements(By.TAG_NAME, "figure")[1].text
+    assert str(tmp_path) not in (tmp_path / "a.html").read_text()
+    assert complaints(browser) == []
+    axes = pictures.plot().axes[1]
+    assert list(axes.lines[0].get_ydata()) == pytest.approx(shown, abs=1e-4)
+    (bars,) = axes.collections
+    assert [path.get_extents().intervalx.tolist() for path in bars.get_paths()] == [[1, 2], [3, 4], [5, 6]]
+    assert pictures.plot(kind="heatmap").axes[0].images[0].get_array().shape == (3, 6)
+
+
 def test_without_faces_times_or_metadata(browser: WebDriver, tmp_path: Path) -> None:
     empty = AUResult(AUS, {})
     empty.append(nobody(0))
     open_page(browser, empty.report(tmp_path / "empty.html"))
     assert "No face was found" in browser.find_element(By.TAG_NAME, "main").text
-    assert complaints(browser) == []
-
-    pictures = AUResult(AUS, {"independent": True}, files=True)
-    for i in range(4):
-        pictures.append(row(i, (0.1, 0.9, 0.2), time_s=np.nan, file=f"{i}.jpg"))
-    open_page(browser, pictures.report(tmp_path / "pictures.html"))
-    assert "onsets" not in browser.find_element(By.TAG_NAME, "table").text
-    assert browser.execute_script("return document.getElementById('timeline').data[0].mode") == "markers"
-    assert [y for y in drawn(browser, 2, "y") if y is not None] == pytest.approx([0.9] * 4, abs=1e-4)
     assert complaints(browser) == []
 
     two_faces().to_csv(tmp_path / "a.csv")
@@ -493,6 +517,8 @@ def test_static_plots(tmp_path: Path) -> None:
     assert np.isnan(line[40])  # the gap
     np.testing.assert_allclose(np.delete(line, 40), np.r_[0:40, 50:100] / 100, atol=1e-6)
     assert figure.axes[1].lines[1].get_ydata()[0] == 0.5  # the threshold
+    spans = [[path.get_extents().intervalx.tolist() for path in ax.collections[0].get_paths()] for ax in figure.axes]
+    assert [np.round(span, 6).tolist() for span in spans] == [[[0.7, 0.8]], [[5.0, 10.0]], []]  # also a single frame
     assert len(figure.axes[2].lines) == 1  # which is not known here
     figure.savefig(tmp_path / "lines.png", dpi=40)
     heat = result.plot(face_id=1, kind="heatmap")

@@ -19,7 +19,7 @@ from pyfau import __version__
 from pyfau.errors import DependencyError, InputError, OptionError
 from pyfau.events import events, scored_rows
 from pyfau.report.stills import Still, take_stills
-from pyfau.report.tables import co_occurrence, full_name, seconds_a_frame, summarise, thresholds_of
+from pyfau.report.tables import co_occurrence, full_name, row_names, seconds_a_frame, summarise, thresholds_of
 from pyfau.result import AUResult, StrPath
 from pyfau.video import is_folder, is_picture
 
@@ -78,8 +78,11 @@ def write_report(
     independent = bool(record.get("independent"))
     found = None if independent else events(result, min_frames=min_frames, join_frames=join_frames)
     rows = scored_rows(result)
+    rows["name"] = row_names(rows, independent)
     ids, counts = np.unique(rows["face_id"].to_numpy(np.int64), return_counts=True)
     faces = {int(face_id): rows[rows["face_id"] == face_id] for face_id in ids[np.argsort(-counts, kind="stable")]}
+    if independent and faces:  # each has a single row: they are shown as one
+        faces = {int(ids[0]): rows}
     notes = list(result.warnings)
     if failed := [Path(failure.source).name for failure in result.failures]:
         rest = len(failed) - _SHOWN_FAILURES
@@ -101,17 +104,19 @@ def write_report(
     for face_id, part in faces.items():
         of_face = None if found is None else found[found["face_id"] == face_id]
         lines = summarise(part, result.aus, of_face)
-        limits = thresholds_of(result, face_id)
+        limits = thresholds_of(result, part)
         for line in lines:
             line["threshold"], line["still"] = limits[line["au"]], stills.get((face_id, line["au"]))
-        sections.append(_Section(face_id, _label(face_id, part, timed), len(part), len(part) < _BRIEF_FRAMES, lines))
+        label = _about_pictures(part) if independent else _label(face_id, part, timed)
+        sections.append(_Section(face_id, label, len(part), len(part) < _BRIEF_FRAMES, lines))
     data = {
         "timed": timed,
         "independent": independent,
         "step": step or 1,
         "aus": [{"name": au, "label": full_name(au)} for au in result.aus],
         "faces": [
-            _series(part, result.aus, timed) | {"thresholds": [line["threshold"] for line in section.lines]}
+            _series(part, result.aus, timed, independent)
+            | {"thresholds": [line["threshold"] for line in section.lines]}
             for part, section in zip(faces.values(), sections, strict=True)
         ],
     }
@@ -219,7 +224,12 @@ def _label(face_id: int, rows: pd.DataFrame, timed: bool) -> str:
     return f"Face {face_id}: {span}, {len(rows)} frame{'' if len(rows) == 1 else 's'}"
 
 
-def _series(rows: pd.DataFrame, aus: tuple[str, ...], timed: bool) -> dict[str, Any]:
+def _about_pictures(rows: pd.DataFrame) -> str:
+    counts = ((len(rows), "face"), (rows["frame"].nunique(), "picture"))
+    return " in ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+
+
+def _series(rows: pd.DataFrame, aus: tuple[str, ...], timed: bool, independent: bool) -> dict[str, Any]:
     """A face's columns, as page.js reads them: little-endian arrays in base64."""
     scores = rows[list(aus)].to_numpy(np.float64)
     active = rows[[f"{au}_c" for au in aus]].to_numpy(bool)
@@ -228,7 +238,8 @@ def _series(rows: pd.DataFrame, aus: tuple[str, ...], timed: bool) -> dict[str, 
     steps[np.isnan(scores)] = 0xFFFF
     return {
         "id": int(rows["face_id"].iloc[0]),
-        "frames": _base64(rows["frame"].to_numpy("<i4")),
+        "frames": _base64(np.arange(len(rows), dtype="<i4") if independent else rows["frame"].to_numpy("<i4")),
+        "names": rows["name"].tolist() if independent else None,
         "times": _base64(rows["time_s"].to_numpy("<f8")) if timed else None,
         "values": _base64(np.ascontiguousarray(steps.T, "<u2")),
         "together": {kind: _plain(matrix) for kind, matrix in co_occurrence(scores, active).items()},

@@ -27,14 +27,14 @@ class Still:
 
     Attributes:
         uri: A JPEG picture as data URI.
-        frame: The frame's index.
+        name: What the frame is called, see `row_names`.
         time_s: Its time in seconds; NaN without one.
         score: Of the AU, in [0, 1].
         active: Whether that is at or over the threshold.
     """
 
     uri: str
-    frame: int
+    name: str
     time_s: float
     score: float
     active: bool
@@ -67,7 +67,7 @@ def take_stills(
 
     Args:
         source: Path of what was scored.
-        faces: The rows of each face.
+        faces: The rows of each face, with a column `name`.
         aus: The columns of the scores.
         progress: Whether to show a bar.
 
@@ -95,7 +95,7 @@ def take_stills(
             for face_id, au, row in wanted.pop(frame.index, ()):
                 uri = _cut_out(frame.rgb, *(float(row[name]) for name in _BOX))
                 if uri is not None:
-                    found = (frame.index, float(row["time_s"]), float(row[au]), bool(row[f"{au}_c"]))
+                    found = (str(row["name"]), float(row["time_s"]), float(row[au]), bool(row[f"{au}_c"]))
                     stills[face_id, au] = Still(uri, *found)
             bar.update()
     if not wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +24,32 @@ def full_name(au: str) -> str:
     return f"{au} {AU_NAMES.get(au, '')}".strip()
 
 
-def thresholds_of(result: AUResult, face_id: int) -> dict[str, float | None]:
-    """A face's threshold of each AU, None where the metadata does not tell it; a baseline may have given it its own."""
+def thresholds_of(result: AUResult, rows: pd.DataFrame) -> dict[str, float | None]:
+    """The threshold of each AU, None where the metadata does not tell one for all faces of `rows`.
+
+    A baseline may have given each face its own.
+    """
 
     def part(record: Any, key: str) -> Any:
         return record.get(key) if isinstance(record, Mapping) else None
 
-    own = part(part(part(result.metadata, "baseline"), "thresholds"), str(face_id))
-    values = {au: part(part(result.metadata, "thresholds") if own is None else own, au) for au in result.aus}
-    return {au: value if isinstance(value, int | float) and 0 <= value <= 1 else None for au, value in values.items()}
+    usual, own = part(result.metadata, "thresholds"), part(part(result.metadata, "baseline"), "thresholds")
+    records = [part(own, str(face_id)) or usual for face_id in rows["face_id"].unique()]
+    found: dict[str, float | None] = {}
+    for au in result.aus:
+        values = [part(record, au) for record in records]
+        known = all(isinstance(value, int | float) and 0 <= value <= 1 for value in values) and len(set(values)) == 1
+        found[au] = values[0] if known else None
+    return found
+
+
+def row_names(rows: pd.DataFrame, independent: bool) -> list[str]:
+    """What rows are called on a page: by picture file, else by number."""
+    if not independent:
+        return [f"frame {frame}" for frame in rows["frame"]]
+    files = rows["file"] if "file" in rows else [None] * len(rows)
+    numbered = zip(files, rows["frame"], strict=True)
+    return [Path(file).name if isinstance(file, str) else f"picture {frame}" for file, frame in numbered]
 
 
 def seconds_a_frame(result: AUResult, rows: pd.DataFrame) -> float | None:

@@ -4,7 +4,7 @@
   const data = JSON.parse(byId("data").textContent);
   const plot = byId("timeline"), heat = byId("together"), video = byId("video"), readout = byId("readout");
   if (!plot) return;  // no face
-  const unit = data.timed ? "time (s)" : data.independent ? "picture" : "frame";
+  const unit = data.timed ? "time (s)" : data.independent ? "face" : "frame";
   const ROW = 70, LABEL = 21, MARGIN = {l: 34, r: 8, t: 30, b: 46};  // pixels: of one AU, its name, around the plot
   const BAR = -0.1;  // height at which the bars lie that say "active"
   const MISSING = 0xffff, ACTIVE = 0x8000, SCORE = 0x7fff, STEPS = 32766;  // see _series in report/__init__.py
@@ -78,7 +78,7 @@
         if (values[row] & ACTIVE) { if (first < 0) first = row; last = row; }
       }
       for (const row of low === high ? [low] : low < high ? [low, high] : [high, low]) {
-        put(face.x[row], score(values[row]), face.frames[row]);
+        put(face.x[row], score(values[row]), face.names ? plain(face.names[row]) : face.frames[row]);
       }
       alone = (gap || start === from) && low === high;
       if (first >= 0) {
@@ -131,7 +131,7 @@
         line: {color: color("mark"), width: 2}}]};
     data.aus.forEach((au, k) => {
       const axis = k ? `y${k + 1}` : "y", name = plain(au.name);
-      const value = data.timed ? "%{x:.3f} s, frame %{customdata}" : "frame %{customdata}";
+      const value = data.timed ? "%{x:.3f} s, frame %{customdata}" : face.names ? "%{customdata}" : "frame %{customdata}";
       traces.push({type: "scatter", mode: drawn.mode[2 * k], x: drawn.x[2 * k], y: drawn.y[2 * k], yaxis: axis, name,
         customdata: drawn.customdata[2 * k], hovertemplate: `${name} %{y:.3f}<br>${value}<extra></extra>`,
         line: {color: color("line"), width: 1.25}, marker: {color: color("line"), size: 4}, connectgaps: false});
@@ -177,7 +177,7 @@
     }
     const active = data.aus.filter((_, k) => face.values[k][row] !== MISSING && face.values[k][row] & ACTIVE)
       .map((au) => `${au.name} ${score(face.values[data.aus.indexOf(au)][row]).toFixed(2)}`);
-    const at = data.timed ? `${face.x[row].toFixed(3)} s, frame ${face.frames[row]}` : `frame ${face.frames[row]}`;
+    const at = data.timed ? `${face.x[row].toFixed(3)} s, frame ${face.frames[row]}` : face.names ? face.names[row] : `frame ${face.frames[row]}`;
     readout.textContent = `${at}. Active: ${active.join(", ") || "none"}`;
   }
 
