@@ -230,7 +230,7 @@ def read_video(path: StrPath, *, ahead: int = 16) -> FrameReader:
     except UnicodeEncodeError as error:
         raise MediaError(f"{path!r}: OpenCV cannot open a file whose name is not valid Unicode") from error
     # As many threads as OpenCV has for all else, not one for each core: every thread holds pictures of its own.
-    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, max(1, cv2.getNumThreads())])
+    capture = open_capture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, max(1, cv2.getNumThreads())])
     # FFmpeg draws plain text files as pictures; their codec is "ansi".
     if not capture.isOpened() or int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
         capture.release()
@@ -250,6 +250,16 @@ def read_video(path: StrPath, *, ahead: int = 16) -> FrameReader:
     )
 
 
+def open_capture(*arguments: Any) -> cv2.VideoCapture:
+    """`cv2.VideoCapture`, without the lines that OpenCV prints for every way in which a source cannot be opened."""
+    log = cv2.utils.logging
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(*arguments)
+    finally:
+        log.setLogLevel(level)
+
+
 def read_camera(index: int) -> FrameReader:
     """Open a camera. No frame is dropped here; a consumer slower than the camera loses those the driver drops.
 
@@ -266,7 +276,7 @@ def read_camera(index: int) -> FrameReader:
     if index >= 2**31:
         raise OptionError(f"the camera number: expected less than 2**31, got {index}")
     name = f"camera {index}"
-    capture = cv2.VideoCapture(index)
+    capture = open_capture(index)
     if not capture.isOpened():
         capture.release()
         raise MediaError(f"{name} could not be opened")

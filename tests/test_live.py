@@ -229,13 +229,14 @@ def test_a_screen_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_a_camera_and_other_bad_input(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, media: Path
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, media: Path
 ):
     monkeypatch.setattr(live, "check_screen", lambda: None)
 
     def said(*arguments: str | Path) -> str:
         assert main(["live", *map(str, arguments)]) == 1
-        return capsys.readouterr().err.strip().splitlines()[-1]
+        (line,) = capfd.readouterr().err.splitlines()  # nothing of OpenCV's
+        return line
 
     clip = media / "single_face.mp4"
     assert said("63") == "pyfau: camera 63 could not be opened"
@@ -245,7 +246,7 @@ def test_without_a_camera_and_other_bad_input(
     assert copy.read_bytes() == clip.read_bytes()
     assert "latency 0 is for the continuous window" in said(clip, "--window", "clips")
     assert ".mp4, .mkv or .webm" in said(clip, "--record-video", tmp_path / "a.avi")
-    assert "written as .csv or .parquet" in said(clip, "--record", tmp_path / "a.xlsx")
+    assert "written as .csv, .parquet, .jsonl" in said(clip, "--record", tmp_path / "a.xlsx")
     shutil.copy(clip, tmp_path / "second.mp4")
     assert "shows one camera or video, got 2" in said(tmp_path)
     monkeypatch.setattr("pyfau.encoders.has_pyav", lambda: False)

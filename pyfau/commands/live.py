@@ -68,10 +68,14 @@ def _live(args: argparse.Namespace) -> int:
     for warning in reader.warnings + (video.warnings if video is not None else []):
         print(f"pyfau: {source}: {warning}", file=sys.stderr)
     dropped = f", {frames.dropped} dropped" if isinstance(frames, NewestFrames) else ""
-    print(
-        f"{source}: {played.frames} frames shown at {played.fps:.1f} frames/s{dropped}; latency "
-        f"{1000 * played.latency_s:.0f} ms on average, {1000 * played.worst_latency_s:.0f} ms at most"
-    )
+    said = f"{played.frames} frame{'' if played.frames == 1 else 's'} shown"
+    if played.frames > 1:
+        said += f" at {played.fps:.1f} frames/s"
+    said += dropped
+    if played.frames:
+        mean, worst = 1000 * played.latency_s, 1000 * played.worst_latency_s
+        said += f"; latency {mean:.0f} ms on average, {worst:.0f} ms at most"
+    print(f"{source}: {said}")
     for path in (args.record, args.record_video):
         if path is not None:
             print(path)

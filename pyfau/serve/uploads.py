@@ -13,7 +13,7 @@ from PIL import Image
 
 from pyfau.errors import InputError, MediaError
 from pyfau.types import UInt8Array
-from pyfau.video import FrameReader, check_frame, read_video
+from pyfau.video import FrameReader, check_frame, open_capture, read_video
 
 MOST_FRAME_PIXELS = 1920 * 1080
 MOST_CLIP_PIXELS = 4096 * 2304
@@ -73,7 +73,7 @@ def open_clip(path: Path, most_seconds: float) -> tuple[FrameReader, tuple[int, 
         MediaError: It is no clip, has too many pixels, or announces to be too long.
     """
     with _containers_alone():
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        capture = open_capture(str(path), cv2.CAP_FFMPEG)
         size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         capture.release()
         if size[0] * size[1] > MOST_CLIP_PIXELS:
