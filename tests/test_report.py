@@ -244,6 +244,20 @@ def test_a_click_seeks_the_video_and_the_cursor_follows_it(opened: WebDriver) ->
     assert complaints(opened) == []
 
 
+def test_frames_of_a_varying_rate_last_until_the_next(browser: WebDriver, tmp_path: Path) -> None:
+    result = AUResult(AUS, {"fps": FPS, "thresholds": {}})
+    times = [0.0, 0.1, 0.2, 0.7, 0.8, 0.9]
+    for i, time_s in enumerate(times):
+        result.append(row(i, (0.1, 0.9, 0.1), time_s=time_s))
+    open_page(browser, result.report(tmp_path / "a.html"))
+    assert drawn(browser, 3, "x") == pytest.approx([0.0, 1.0, None], nan_ok=True)  # one bar
+    for time_s, frame in ((0.4, 2), (0.6, 3), (0.95, 5)):
+        at(browser, time_s).click().perform()
+        said = browser.find_element(By.ID, "readout").text
+        assert said.startswith(f"{times[frame]:.3f} s, frame {frame}. Active: AU12"), time_s
+    assert complaints(browser) == []
+
+
 def test_drag_zooms_and_double_click_shows_all(opened: WebDriver) -> None:
     at(opened, 2.0).click_and_hold().perform()
     at(opened, 3.0).release().perform()

@@ -38,10 +38,15 @@
     return low;
   }
 
-  /** The row that is shown at x, -1 where the face is missing. */
-  function rowAt(x) {
-    const row = rowFrom(x + data.step * 0.5) - 1;
-    return row >= 0 && x - face.x[row] <= data.step * 1.01 ? row : -1;
+  /** Where the frame of a row ends: with the next frame, or a usual step on if the face is not in that. */
+  const endOf = (row) => face.frames[row + 1] === face.frames[row] + 1 ? face.x[row + 1] : face.x[row] + data.step;
+
+  /** The row whose frame is shown at x or, if `nearest`, begins nearest to it; -1 where the face is missing. */
+  function rowAt(x, nearest) {
+    const row = rowFrom(x + data.step * 0.1) - 1, ahead = face.x[row + 1] - x;
+    const shown = row >= 0 && x <= endOf(row) + data.step * 0.01;
+    if (nearest && ahead < (shown ? x - face.x[row] : data.step / 2)) return row + 1;
+    return shown ? row : -1;
   }
 
   const score = (value) => value === MISSING ? null : (value & SCORE) / STEPS;
@@ -82,7 +87,7 @@
       }
       alone = (gap || start === from) && low === high;
       if (first >= 0) {
-        const stop = Math.max(face.x[last] + data.step, face.x[first] + least), before = bars.x.length - 2;
+        const stop = Math.max(endOf(last), face.x[first] + least), before = bars.x.length - 2;
         if (before >= 0 && face.x[first] - bars.x[before] < data.step * 0.5) bars.x[before] = stop;
         else { bars.x.push(face.x[first], stop, null); bars.y.push(BAR, BAR, null); }
       }
@@ -169,8 +174,8 @@
     {displayModeBar: false});
   }
 
-  function read(x) {
-    const row = rowAt(x), where = data.timed ? `${x.toFixed(3)} s` : "";
+  function read(x, row) {
+    const where = data.timed ? `${x.toFixed(3)} s` : "";
     if (row < 0) {
       readout.textContent = `${where || `${unit} ${Math.round(x)}`}: this face is not found here`;
       return;
@@ -181,16 +186,18 @@
     readout.textContent = `${at}. Active: ${active.join(", ") || "none"}`;
   }
 
-  function mark(x) {
+  function mark(x, row) {
     Plotly.relayout(plot, {"shapes[0].x0": x, "shapes[0].x1": x, "shapes[0].visible": true});
-    read(x);
+    read(x, row);
   }
 
   function go(x) {
-    mark(x);
+    const row = rowAt(x, true);
+    mark(x, row);
     if (!seekable) return;
-    const row = rowAt(x);  // into the middle of the frame: its very start may still show the one before
-    video.currentTime = Math.min(Math.max(row < 0 ? x : face.x[row] + data.step / 2, 0), video.duration || Infinity);
+    // Into the middle of the frame: its very start may still show the one before.
+    const aim = row < 0 ? x : (face.x[row] + endOf(row)) / 2;
+    video.currentTime = Math.min(Math.max(aim, 0), video.duration || Infinity);
   }
 
   function choose(index) {
@@ -221,7 +228,7 @@
     video.addEventListener("error", check);
     video.addEventListener("loadedmetadata", check);
     check();  // either may have been before this program
-    const show = () => { if (seekable) mark(video.currentTime); };
+    const show = () => { if (seekable) mark(video.currentTime, rowAt(video.currentTime, false)); };
     video.addEventListener("seeked", show);
     let last = -Infinity;
     const tick = (now) => {
@@ -245,7 +252,7 @@
   plot.on("plotly_relayout", (change) => {
     if (Object.keys(change).some((key) => key.startsWith("xaxis"))) Plotly.restyle(plot, columns(plot.layout.xaxis.range));
   });
-  plot.on("plotly_hover", (event) => { if (event.xvals) read(event.xvals[0]); });
+  plot.on("plotly_hover", (event) => { if (event.xvals) read(event.xvals[0], rowAt(event.xvals[0], true)); });
   plot.on("plotly_click", (event) => { if (event.xvals) go(event.xvals[0]); });
   byId("face")?.addEventListener("change", (event) => {
     choose(data.faces.findIndex((record) => String(record.id) === event.target.value));
