@@ -27,3 +27,8 @@ AU_NAMES: dict[str, str] = {
     "AU43": "eyes closed",
     "AU45": "blink",
 }
+
+
+def full_name(au: str) -> str:
+    """Such as "AU12 lip corner puller"; the column's name alone where FACS has none for it."""
+    return f"{au} {AU_NAMES.get(au, '')}".strip()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pyfau.aus import AU_NAMES
+from pyfau.aus import full_name
 from pyfau.encoders import OPENCV_CODECS, Encoder, open_encoder
 from pyfau.errors import InputError, OptionError
 from pyfau.types import AURow, UInt8Array
@@ -162,7 +162,7 @@ class _Style:
         """The action units beside the box; how many find no room stands on a tab."""
         order = [int(i) for i in np.argsort(-row.scores, kind="stable") if row.active[i] or all_aus]
         most = min(len(order), (self.height - self.pad) // self.row)
-        long = [f"{au} {AU_NAMES.get(au, '')}".rstrip() for au in row.aus]
+        long = [full_name(au) for au in row.aus]
         # Of all labels, so that the width does not flicker in video.
         wide, narrow = ((labels, max(map(self.measure, labels)) + 2 * self.pad) for labels in (long, row.aus))
         numbers = self.measure("0.00") + 2 * self.pad

@@ -393,7 +393,7 @@ class AUResult:
         except InputError:
             raise
         except ValueError as error:
-            raise InputError(f"cannot read {path}: {error}") from None
+            raise InputError(f"cannot read {path}: expected a table that pyfau wrote ({error})") from None
         return cls._from_dataframe(table, record, path)
 
     @classmethod

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau import __version__
+from pyfau.aus import full_name
 from pyfau.errors import DependencyError, InputError, OptionError
 from pyfau.events import events, scored_rows
 from pyfau.report.stills import Still, take_stills
-from pyfau.report.tables import co_occurrence, full_name, row_names, seconds_a_frame, summarise, thresholds_of
+from pyfau.report.tables import co_occurrence, row_names, seconds_a_frame, summarise, thresholds_of
 from pyfau.result import AUResult, StrPath
 from pyfau.video import is_folder, is_picture
 

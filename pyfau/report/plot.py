@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyfau.aus import full_name
 from pyfau.errors import DependencyError, InputError, OptionError
 from pyfau.events import scored_rows
-from pyfau.report.tables import full_name, seconds_a_frame, thresholds_of
+from pyfau.report.tables import seconds_a_frame, thresholds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pyfau.aus import AU_NAMES
 from pyfau.events import frame_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pyfau.result import AUResult
-
-
-def full_name(au: str) -> str:
-    """Such as "AU12 lip corner puller"; the column's name alone where FACS has none for it."""
-    return f"{au} {AU_NAMES.get(au, '')}".strip()
 
 
 def thresholds_of(result: AUResult, rows: pd.DataFrame) -> dict[str, float | None]:

@@ -57,7 +57,7 @@ class Limits:
     """
 
     sessions: int = 2
-    clip_bytes: int = 200 << 20
+    clip_bytes: int = 200_000_000
     clip_seconds: float = 600.0
     idle_seconds: float = 60.0
 
