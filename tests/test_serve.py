@@ -357,11 +357,11 @@ def test_what_is_no_clip_is_refused(
 def test_ffmpeg_opens_nothing_else_under_the_first_bytes_of_a_container(
     client: TestClient, folder: Path, tmp_path: Path
 ) -> None:
-    body = io.BytesIO()
-    with av.open(body, "w", format="h264") as file:
+    body, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with av.open(body, "w", format="mpegts") as file:
         stream = file.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
         for _ in range(10):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
         file.mux(stream.encode(None))
     disguised = tmp_path / "clip"
     disguised.write_bytes(b"\1\1\1\1ftypjp2 " + body.getvalue())
