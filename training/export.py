@@ -3,7 +3,8 @@ r"""Step 4: write the bundled model.
     python training/export.py --model ../runs/lite/final.pt --calibration ../runs/lite/calibration.json \
         --out pyfau/assets/mdhr-lite
 
-Writes config.json and model.safetensors (float16) and enters template, sha256, size and version into weights_manifest.json.
+Writes config.json and model.safetensors (float16) and enters template, sha256, size and version into
+weights_manifest.json.
 """
 
 from __future__ import annotations
