@@ -63,7 +63,8 @@ def summarise(rows: pd.DataFrame, aus: tuple[str, ...], found: pd.DataFrame | No
 
     Returns:
         One dict an AU with au, share (of the rows, active), mean and peak (scores), and, of the events,
-        onsets (how many) and length_s (their mean length; NaN if there is none, or no times); None without events.
+        onsets (how many were seen, as in `AUResult.summary`) and length_s (the mean length of all events; NaN if there is
+        none, or no times); None without events.
     """
     lines = []
     for au in aus:
@@ -78,7 +79,10 @@ def summarise(rows: pd.DataFrame, aus: tuple[str, ...], found: pd.DataFrame | No
         }
         if found is not None:
             mine = found[found["au"] == au]
-            line |= {"onsets": len(mine), "length_s": float((mine["offset_s"] - mine["onset_s"]).mean())}
+            line |= {
+                "onsets": int(mine["onset_seen"].sum()),
+                "length_s": float((mine["offset_s"] - mine["onset_s"]).mean()),
+            }
         lines.append(line)
     return lines
 
