@@ -63,8 +63,8 @@ def summarise(rows: pd.DataFrame, aus: tuple[str, ...], found: pd.DataFrame | No
 
     Returns:
         One dict an AU with au, share (of the rows, active), mean and peak (scores), and, of the events,
-        onsets (how many were seen, as in `AUResult.summary`) and length_s (the mean length of all events; NaN if there is
-        none, or no times); None without events.
+        onsets (how many were seen, as in `AUResult.summary`) and length_s (the mean length of all events; NaN if there
+        is none, or no times); None without events.
     """
     lines = []
     for au in aus:
