@@ -56,6 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         "faces",
         [(split, 12) for split in splits],
+        index=np.arange(36),
         emotion=np.tile(["neutral", "happiness"], 18),
         lip_gap=np.tile([0.0, 0.1], 18),
     )

@@ -39,8 +39,10 @@ class LocalLinear(nn.Module):
 
     def __init__(self, tokens: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        shared = nn.init.kaiming_normal_(torch.empty(outputs, inputs), nonlinearity="relu").T
-        self.weight = nn.Parameter(shared.repeat(tokens, 1, 1))  # alike at first
+        self.weight = nn.Parameter(torch.empty(tokens, inputs, outputs))
+        with torch.no_grad():
+            self.weight[0].uniform_(-((6 / inputs) ** 0.5), (6 / inputs) ** 0.5)
+            self.weight[1:] = self.weight[0]  # alike at first
         self.bias = nn.Parameter(torch.zeros(tokens, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
