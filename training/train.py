@@ -66,6 +66,8 @@ CONFIG = MDHRConfig(
 DISPUTED = (7, 14, 15, 17, 23, 24)
 DRAWN_ALONE = (6, 9)
 PROXY = 0.5  # and how far the stand-ins for AU6 and AU9 on real faces do
+AVERAGE, AVERAGE_WINDOWS = 0.998, 0.98  # decay of the average of the weights: the last stage is short
+NEIGHBOUR = 0.2  # share of either neighbour with which the convolution over time begins; chosen on validation
 ACTIVE = 0.35  # a target over it counts as active in the region classes
 
 
@@ -85,7 +87,7 @@ STAGES = {
     # rendered face counts: a disputed one, and any other but AU6 and AU9
     "mixed": Stage({"faces": 40, "clips": 8, "rendered": 16}, 1, 3e-3, 0.3, 0.6),
     "frames": Stage({"faces": 46, "clips": 8, "rendered": 10}, 1, 3e-3, 0.0, 0.3),
-    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 2e-3, 0.0, 0.3),
+    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3),
 }
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
 REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.1, 2.0
@@ -106,7 +108,9 @@ class Trainee(nn.Module):
         with torch.no_grad():
             # The temporal parts begin as if they were not there.
             self.mdhr.dynamics.output.norm.weight.zero_()
-            pass_through(self.mdhr.temporal)
+            self.mdhr.temporal.weight.fill_(1 / TCN_KERNEL)
+            smooth(self.mdhr.temporal, 0.0)
+            self.mdhr.temporal.bias.zero_()
         self.squeeze = nn.Linear(config.width, 16)
         self.shapes = nn.Linear(16 * TOKENS, SHAPES)
         self.points = nn.Linear(16 * TOKENS, 2 * POINTS)
@@ -139,11 +143,12 @@ class Trainee(nn.Module):
 
 
 @torch.no_grad()
-def pass_through(temporal: TemporalConvolution) -> None:
-    """Set the convolution over time to give each frame as it is."""
+def smooth(temporal: TemporalConvolution, neighbour: float) -> None:
+    """Set the convolution over time to give each frame with this share of either neighbour in it."""
+    middle, learnt = TCN_KERNEL // 2, temporal.weight.sum(0)
     temporal.weight.zero_()
-    temporal.weight[TCN_KERNEL // 2] = 1.0
-    temporal.bias.zero_()
+    temporal.weight[middle - 1 : middle + 2] = neighbour * learnt
+    temporal.weight[middle] = (1 - 2 * neighbour) * learnt
 
 
 def leave_out(net: MDHR, parts: Sequence[str]) -> None:
@@ -159,7 +164,7 @@ def leave_out(net: MDHR, parts: Sequence[str]) -> None:
             net.cross_region.linear.weight.zero_()
         if "temporal" in parts:
             frozen += [net.temporal.weight, net.temporal.bias]
-            pass_through(net.temporal)
+            smooth(net.temporal, 0.0)
     for parameter in frozen:
         parameter.requires_grad_(False)
 
@@ -277,7 +282,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--mixed-steps", type=int, default=3400)
     parser.add_argument("--frame-steps", type=int, default=3300)
-    parser.add_argument("--window-steps", type=int, default=400)
+    parser.add_argument("--window-steps", type=int, default=220)
     parser.add_argument("--start", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
@@ -299,7 +304,7 @@ def main() -> None:
         trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
     leave_out(trainee.mdhr, args.without)
     averaged = torch.optim.swa_utils.AveragedModel(
-        trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+        trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=True
     )
     checkpoint = args.out / "checkpoint.pt"
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
@@ -323,6 +328,12 @@ def main() -> None:
             schedule.load_state_dict(state["schedule"])
         elif first > 0:
             trainee.load_state_dict(averaged.module.state_dict())  # from the average, whose batch norms suit it
+        if not single:
+            averaged.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_WINDOWS)
+            if done <= steps.start:
+                averaged.n_averaged.zero_()  # the average begins anew
+                if "temporal" not in args.without:
+                    smooth(trainee.mdhr.temporal, NEIGHBOUR)
         todo = range(max(done, steps.start), steps.stop)
         batches = DataLoader(
             Batches(sources, stage.counts, stage.length, todo, args.seed),
