@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import os
+import re
 import subprocess
 import sys
 import weakref
@@ -582,7 +583,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "expected"), BAD_OPTIONS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("options", "expected"), BAD_OPTIONS, ids=lambda value: re.sub(" at 0x.*", "", str(value))[:40]
+)
 def test_bad_options_are_named(options: dict[str, Any], expected: str, make: Callable[..., AUDetector]) -> None:
     with pytest.raises(OptionError, match=expected) as caught:
         make(**options)
