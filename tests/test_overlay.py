@@ -497,7 +497,8 @@ def test_five_smiling_people(media: Path, detector: AUDetector, spy: list[Spy], 
     assert len(result) == 5
     drawn = result.draw(picture)
     assert drawn.shape == picture.shape
-    assert sum(label == "AU12 lip corner puller" for label in spy[0].labels) >= 4
+    assert sum(label.startswith("AU12") for label in spy[0].labels) == 5
+    assert sum(label == "AU12 lip corner puller" for label in spy[0].labels) >= 3  # where there is room for words
     boxes = [spy[0].visible(row) for row in result]
     assert not any(overlay._overlap(a, b) for a, b in combinations(spy[0].taken, 2))
     panels = [rect for rect in spy[0].taken[5:] if rect[2] - rect[0] > 1.5 * spy[0].measure("face 0")]
