@@ -108,8 +108,8 @@ class Trainee(nn.Module):
         with torch.no_grad():
             # The temporal parts begin as if they were not there.
             self.mdhr.dynamics.output.norm.weight.zero_()
-            self.mdhr.temporal.weight.fill_(1 / TCN_KERNEL)
-            smooth(self.mdhr.temporal, 0.0)
+            self.mdhr.temporal.weight.zero_()
+            self.mdhr.temporal.weight[TCN_KERNEL // 2] = 1.0
             self.mdhr.temporal.bias.zero_()
         self.squeeze = nn.Linear(config.width, 16)
         self.shapes = nn.Linear(16 * TOKENS, SHAPES)

@@ -21,7 +21,7 @@ from pyfau.errors import DependencyError, InputError, OptionError
 from pyfau.events import events, scored_rows
 from pyfau.report.stills import Still, take_stills
 from pyfau.report.tables import co_occurrence, row_names, seconds_a_frame, summarise, thresholds_of
-from pyfau.result import AUResult, StrPath
+from pyfau.result import AUResult, StrPath, write_whole
 from pyfau.video import is_folder, is_picture
 
 if TYPE_CHECKING:
@@ -141,12 +141,7 @@ def write_report(
         script=script,
         hashes=[_digest(plotly_js), _digest(script)],
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(page.encode(errors="backslashreplace"))
-    except OSError as error:
-        raise OptionError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
+    return write_whole(path, page)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyfau.models.config import GRID
 from pyfau.models.packed import convolve
 
 
@@ -75,7 +76,7 @@ class SmallNet(nn.Module):
                 layers.append(BasicBlock(inputs, width, 2 if stage and block == 0 else 1))
                 inputs = width
             self.stages.append(nn.Sequential(*layers))
-        self.local = LocalLinear(49, widths[-1], local) if local else nn.Identity()
+        self.local = LocalLinear(GRID * GRID, widths[-1], local) if local else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `pyfau.models.backbones.Backbone`; x is (F, 3, 112, 112)."""
