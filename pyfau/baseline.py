@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
 from pyfau.errors import InputError, OptionError
 
@@ -57,7 +58,7 @@ def measure(result: AUResult) -> Baseline:
         raise InputError("calibrate: no face was found in the neutral frames")
     _check_one_person(result, "calibrate on frames of one person")
     raw = result.raw_scores[np.concatenate(list(rows.values()))]
-    levels = _scores(np.median(_log_odds(raw), axis=0))
+    levels = expit(np.median(_log_odds(raw), axis=0))
     named = dict(zip(result.aus, levels.tolist(), strict=True))
     return Baseline(named, len(raw), result.metadata.get("model_sha256"))
 
@@ -98,9 +99,9 @@ def adjust(
         shift = np.maximum(0.0, _log_odds(level) - at_rest)
         aus = np.flatnonzero(shift)
         own = np.ix_(rows[face_id], aus)
-        scores[own] = np.minimum(raw[own], _scores(_log_odds(raw[own]) - shift[aus]))
+        scores[own] = np.minimum(raw[own], expit(_log_odds(raw[own]) - shift[aus]))
         active[own] = scores[own] >= limits[aus].astype(np.float32)
-        higher = np.where(shift > 0, _scores(_log_odds(limits) + shift).round(6), limits)
+        higher = np.where(shift > 0, expit(_log_odds(limits) + shift).round(6), limits)
         record["levels"][str(face_id)] = dict(zip(result.aus, level.tolist(), strict=True))
         moved[str(face_id)] = dict(zip(result.aus, higher.tolist(), strict=True))
     if mode == "threshold":
@@ -121,7 +122,7 @@ def _quantiles(result: AUResult, quantile: float, per_face: bool, notes: list[st
         if len(counted) < LEAST_FRAMES:
             brief.append(str(face_id))
             continue
-        levels[face_id] = _scores(np.quantile(_log_odds(raw[counted]), quantile, axis=0))
+        levels[face_id] = expit(np.quantile(_log_odds(raw[counted]), quantile, axis=0))
     if brief:
         named = ", ".join(brief[:10] + ["..."] * (len(brief) > 10))
         notes.append(
@@ -167,9 +168,4 @@ def _check_one_person(result: AUResult, advice: str) -> None:
 
 
 def _log_odds(scores: npt.ArrayLike) -> _Array:
-    p = np.clip(np.asarray(scores, np.float64), _EDGE, 1 - _EDGE)
-    return np.asarray(np.log(p) - np.log1p(-p))
-
-
-def _scores(log_odds: _Array) -> _Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
+    return np.asarray(logit(np.clip(np.asarray(scores, np.float64), _EDGE, 1 - _EDGE)))
