@@ -122,7 +122,8 @@ def _quantiles(result: AUResult, quantile: float, per_face: bool, notes: list[st
         if len(counted) < LEAST_FRAMES:
             brief.append(str(face_id))
             continue
-        levels[face_id] = expit(np.quantile(_log_odds(raw[counted]), quantile, axis=0))
+        # A score that was there, and none between two: so a result that is adjusted once more stays as it is.
+        levels[face_id] = expit(np.quantile(_log_odds(raw[counted]), quantile, axis=0, method="lower"))
     if brief:
         named = ", ".join(brief[:10] + ["..."] * (len(brief) > 10))
         notes.append(
