@@ -37,7 +37,7 @@ def write(folder: Path, name: str, runs: list[tuple[str, int]], **columns: np.nd
         arrays["blendshapes"] = rng.random((count, len(SHAPES))).astype(np.float16)
         arrays["blendshape_names"] = np.array(SHAPES)
     if name != "clips":
-        arrays["landmarks"] = rng.uniform(20, 100, (count, 478 if name == "faces" else 68, 2)).astype(np.float16)
+        arrays["landmarks"] = rng.uniform(20, 100, (count, 68 if name == "rendered" else 478, 2)).astype(np.float16)
         arrays["yaw"] = rng.uniform(-0.7, 0.7, count).astype(np.float32)
     if name != "faces":
         arrays["clip"] = np.concatenate([np.full(n, f"run{i}") for i, (_, n) in enumerate(runs)])
@@ -52,6 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = ("train", "validation", "test")
     write(folder, "clips", [(split, 40) for split in splits])
     write(folder, "rendered", [(split, 16) for split in splits for _ in range(3)])
+    write(folder, "animated", [("train", 4) for _ in range(6)])
     write(
         folder,
         "faces",
@@ -63,12 +64,25 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(script: str, *arguments: object) -> str:
+def run(script: str, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "training" / script), *map(str, arguments)]
+    command = [sys.executable, *launcher, str(ROOT / "training" / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(prepared: Path, tmp_path: Path) -> None:
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    steps = ("--mixed-steps", 2, "--frame-steps", 0, "--window-steps", 0)
+    run("train.py", "--data", prepared, "--out", tmp_path / "two", *steps, launcher=two)
+    run("train.py", "--data", prepared, "--out", tmp_path / "one", *steps)
+    two_processes, one = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("two", "one"))
+    assert len(two_processes) == len(one) == 1  # one of the processes writes
+    states = [torch.load(tmp_path / name / "mixed.pt", weights_only=True)["state"] for name in ("two", "one")]
+    name = "backbone.stem.0.weight"
+    assert not torch.equal(states[0][name], states[1][name])  # the other's batches count
 
 
 @pytest.mark.slow
@@ -89,7 +103,7 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     ]
     ablation = tmp_path / "ablation"
     none = ("--mixed-steps", 0, "--frame-steps", 0, "--window-steps", 1)
-    run("train.py", "--data", prepared, "--out", ablation, "--start", out / "frames.pt", "--without", "dynamics", *none)
+    run("train.py", "--data", prepared, "--out", ablation, "--init", out / "frames.pt", "--without", "dynamics", *none)
     state = torch.load(ablation / "final.pt", weights_only=True)["state"]
     assert not state["dynamics.output.norm.weight"].any()
     model = out / "final.pt"

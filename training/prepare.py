@@ -2,9 +2,9 @@
 
     python training/prepare.py --shared ../shared --out ../runs/data
 
-Writes faces.npz, clips.npz and rendered.npz (targets, people, splits, and where a source has them blendshapes and
-landmarks in the stored crop) with NAME_crops.npy beside each. A part that is there already is kept, so that two
-processes with --parts may share the work.
+Writes faces.npz, clips.npz, rendered.npz and animated.npz (targets, people, splits, and where a source has them
+blendshapes and landmarks in the stored crop) with NAME_crops.npy beside each. A part that is there already is kept, so
+that two processes with --parts may share the work. The animated part needs MediaPipe (see animate.py).
 """
 
 from __future__ import annotations
@@ -174,13 +174,15 @@ def prepare_rendered(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, d
 
 
 PARTS = {"clips": prepare_clips, "rendered": prepare_rendered, "faces": prepare_faces}
+ANIMATED = "animated"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="the folder that holds data/")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--parts", nargs="+", default=[*PARTS, ANIMATED], choices=[*PARTS, ANIMATED])
+    parser.add_argument("--jobs", type=int, default=1, help="processes that animate")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -190,7 +192,12 @@ def main() -> None:
         if (args.out / f"{name}.npz").exists():
             print(f"{name}: there already")
             continue
-        crops, arrays = PARTS[name](args.shared, aligner)
+        if name == ANIMATED:
+            from animate import prepare_animated  # which uses this module
+
+            crops, arrays = prepare_animated(args.shared, args.jobs)
+        else:
+            crops, arrays = PARTS[name](args.shared, aligner)
         np.save(args.out / f"{name}_crops.npy", crops)
         np.savez(args.out / f"{name}.npz", **arrays)
         counts = {s: int((arrays["split"] == s).sum()) for s in ("train", "validation", "test")}

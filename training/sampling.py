@@ -60,15 +60,22 @@ class Source:
             mirror = shape_mirror(names)
             if proxies:
                 targets[:, [AUS.index(6), AUS.index(9)]] = proxy_targets(shapes, names)
-        if name == "faces":
+        if name in ("faces", "animated"):
             points[:, : len(MESH)] = arrays["landmarks"][:, MESH]
         elif name == "rendered":
             points[:, len(MESH) :] = arrays["landmarks"]
         return cls(crops, targets, runs[mine[runs[:, 0]]], shapes, points, mirror)
 
-    def sample(self, rng: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, bool]:
-        """(count, length) crop indices, and whether the sequences are repeated stills."""
+    def sample(self, rng: np.random.Generator, count: int, length: int, group: int = 1) -> tuple[np.ndarray, bool]:
+        """(count, length) crop indices, and whether the sequences are repeated stills.
+
+        Single crops come in groups of so many from one run.
+        """
         lengths = self.runs[:, 1] - self.runs[:, 0]
+        if group > 1:
+            weights = np.where(lengths >= group, np.minimum(lengths, 200), 0)
+            chosen = self.runs[rng.choice(len(lengths), count // group, p=weights / weights.sum())]
+            return np.concatenate([rng.choice(np.arange(*run), (group, 1), replace=False) for run in chosen]), False
         weights = np.minimum(lengths, 200) if length == 1 else np.where(lengths >= length, np.sqrt(lengths), 0)
         still = weights.sum() == 0
         if still:
@@ -175,18 +182,26 @@ class Batches(IterableDataset):
         counts: Sequences of each source in a batch.
         length: Frames of a sequence.
         steps: First step and the step after the last.
-        seed: Of the run.
+        seed: Of the run and the process.
+        groups: How many single crops of a source come from one run.
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], counts: Mapping[str, int], length: int, steps: range, seed: int
+        self,
+        sources: Mapping[str, Source],
+        counts: Mapping[str, int],
+        length: int,
+        steps: range,
+        seed: tuple[int, ...],
+        groups: Mapping[str, int],
     ) -> None:
         self.sources, self.counts, self.length, self.steps, self.seed = sources, counts, length, steps, seed
+        self.groups = groups
 
     def __iter__(self) -> Iterator[Batch]:
         cv2.setNumThreads(1)
         for step in self.steps:
-            yield self.batch(np.random.default_rng((self.seed, step)))
+            yield self.batch(np.random.default_rng((*self.seed, step)))
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch."""
@@ -194,7 +209,7 @@ class Batches(IterableDataset):
         mirror = np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR])
         for name, count in self.counts.items():
             source = self.sources[name]
-            index, still = source.sample(rng, count, self.length)
+            index, still = source.sample(rng, count, self.length, self.groups.get(name, 1))
             for row in index:
                 picture, places, mirrored = augment(source.crops[row], source.points[row], still, rng)
                 crops.append(picture)

@@ -9,7 +9,7 @@ moving camera; the backbone rests, everything behind it learns.
 
 Ablations of the last stage, all from the same second one:
 
-    python training/train.py --data ../runs/data --out ../runs/no-dynamics --start ../runs/lite/frames.pt \
+    python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/frames.pt \
         --without dynamics --window-steps 300
 
 Writes checkpoint.pt (resumed from when it is there), log.jsonl, mixed.pt and frames.pt (the network after the
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from data import AUS, CROP, TEMPLATE
 from evaluate import report
@@ -82,11 +84,13 @@ class Stage:
     drawn: float
 
 
+GROUP = 4  # single crops of one clip or of one animated face, of which a batch has several: they are told apart
+GROUPED = ("clips", "animated")  # the first of a batch
 STAGES = {
     # sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
-    # rendered face counts: a disputed one, and any other but AU6 and AU9
-    "mixed": Stage({"faces": 40, "clips": 8, "rendered": 16}, 1, 3e-3, 0.3, 0.6),
-    "frames": Stage({"faces": 46, "clips": 8, "rendered": 10}, 1, 3e-3, 0.0, 0.3),
+    # rendered face counts: a disputed one, and any other but AU6 and AU9.
+    "mixed": Stage({"clips": 12, "animated": 16, "faces": 20, "rendered": 16}, 1, 3e-3, 0.3, 0.6),
+    "frames": Stage({"clips": 12, "animated": 20, "faces": 20, "rendered": 12}, 1, 3e-3, 0.0, 0.5),
     "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3),
 }
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
@@ -206,6 +210,14 @@ def disagreement(s: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     return ((1 - concordance) * usable).sum() / usable.sum().clamp_min(1)
 
 
+def motion_disagreement(s: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """`disagreement` of how scores and targets (G, T, N) of each person deviate from their own mean."""
+    total = weights.sum(1, keepdim=True).clamp_min(1e-6)
+    s, y = (v - (v * weights).sum(1, keepdim=True) / total for v in (s, y))
+    # deviations are small: enlarged, so that their variances count
+    return disagreement(5 * s.flatten(0, 1), 5 * y.flatten(0, 1), weights.flatten(0, 1))
+
+
 def masked_mean(error: Tensor, known: Tensor) -> Tensor:
     return (error * known).sum() / known.sum().clamp_min(1)
 
@@ -233,13 +245,11 @@ def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tu
         agreement = agreement + disagreement(s[mine].flatten(0, 1), y[mine].flatten(0, 1), weights[mine].flatten(0, 1))
     losses["agreement"] = AGREEMENT_LOSS * agreement
     if stage.length > 1:
-        total = weights.sum(1, keepdim=True).clamp_min(1e-6)
-        s_own, y_own = (v - (v * weights).sum(1, keepdim=True) / total for v in (s, y))
-        # deviations are small: enlarged, so that their variances count
-        losses["motion"] = AGREEMENT_LOSS * disagreement(
-            5 * s_own.flatten(0, 1), 5 * y_own.flatten(0, 1), weights.flatten(0, 1)
-        )
+        losses["motion"] = AGREEMENT_LOSS * motion_disagreement(s, y, weights)
     else:
+        grouped = sum(count for name, count in stage.counts.items() if name in GROUPED)
+        own = [v[:grouped, 0].unflatten(0, (-1, GROUP)) for v in (s, y, weights)]
+        losses["motion"] = AGREEMENT_LOSS * motion_disagreement(*own)
         named, placed = ~batch.shapes.isnan(), ~batch.points.flatten(2).isnan()
         told = batch.shapes.nan_to_num() / trainee.spread
         losses["shapes"] = SHAPES_LOSS * masked_mean((shapes.float() - told) ** 2, named)
@@ -270,6 +280,15 @@ def optimiser(trainee: Trainee, stage: Stage) -> Muon:
     )
 
 
+def share_gradients(trainee: Trainee) -> None:
+    """Replace the gradients by their mean over the processes."""
+    mine = [p.grad for p in trainee.parameters() if p.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in mine])
+    dist.all_reduce(together)
+    for gradient, mean in zip(mine, (together / dist.get_world_size()).split([g.numel() for g in mine]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def rate_at(step: int, name: str, length: int) -> float:
     """Share of the highest learning rate: rising over 200 steps, and falling to 0 but in the first stage."""
     rise = min(1.0, (step + 1) / min(200, length))
@@ -283,7 +302,7 @@ def main() -> None:
     parser.add_argument("--mixed-steps", type=int, default=3400)
     parser.add_argument("--frame-steps", type=int, default=3300)
     parser.add_argument("--window-steps", type=int, default=220)
-    parser.add_argument("--start", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
+    parser.add_argument("--init", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
@@ -292,13 +311,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    rank = int(os.environ.get("RANK", "0"))  # torchrun sets it
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
     args.out.mkdir(parents=True, exist_ok=True)
-    sources = {name: Source.load(args.data, name, "train", proxies=True) for name in ("faces", "clips", "rendered")}
+    sources = {
+        # the wrinkles of animated faces do not move: no stand-ins
+        name: Source.load(args.data, name, "train", proxies=name != "animated")
+        for name in ("clips", "animated", "faces", "rendered")
+    }
     config = dataclasses.replace(CONFIG, head=args.head)
     spread = np.nanstd(sources["faces"].shapes, axis=0).clip(0.02)
     trainee = Trainee(config, spread).to(memory_format=torch.channels_last)
-    if args.start:
-        learnt = torch.load(args.start, weights_only=True)["state"]
+    if args.init:
+        learnt = torch.load(args.init, weights_only=True)["state"]
         if args.head != CONFIG.head:  # another head begins anew
             learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
         trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
@@ -336,7 +362,14 @@ def main() -> None:
                     smooth(trainee.mdhr.temporal, NEIGHBOUR)
         todo = range(max(done, steps.start), steps.stop)
         batches = DataLoader(
-            Batches(sources, stage.counts, stage.length, todo, args.seed),
+            Batches(
+                sources,
+                stage.counts,
+                stage.length,
+                todo,
+                (args.seed, rank),
+                dict.fromkeys(GROUPED, GROUP) if single else {},
+            ),
             batch_size=None,
             num_workers=args.workers,
             prefetch_factor=4 if args.workers else None,
@@ -350,6 +383,8 @@ def main() -> None:
             loss, parts = loss_of(trainee, batch, stage, weights)
             adam.zero_grad(set_to_none=True)
             loss.backward()
+            if dist.is_initialized():
+                share_gradients(trainee)
             nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
             adam.step()
             schedule.step()
@@ -357,7 +392,7 @@ def main() -> None:
             recent = [*recent[-49:], parts]
             done = step + 1
             last = done == steps.stop
-            if done % 50 == 0 or last:
+            if rank == 0 and (done % 50 == 0 or last):
                 record = {
                     "step": done,
                     "stage": name,
@@ -384,6 +419,8 @@ def main() -> None:
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 print(record, flush=True)
+        if rank > 0:
+            continue
         file = args.out / f"{'final' if name == 'windows' else name}.pt"
         torch.save({"config": config.to_json(), "state": averaged.module.mdhr.state_dict()}, file)
 

@@ -1,0 +1,108 @@
+"""Faces moved by a linear model of the teacher's mesh: the geometry here, MediaPipe itself where it is installed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pyfau.video import read_picture, read_video
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # its modules import each other by their names
+
+import animate
+from data import STORED
+
+SHAPES = ["jawOpen", "browInnerUp", "mouthSmileLeft"]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def face(rng: np.random.Generator) -> np.ndarray:
+    """(478, 3) points of a bowl in a picture of 200 x 200, closest to the camera in its middle."""
+    xy = rng.uniform(-1, 1, (478, 2))
+    return np.column_stack([xy, 0.5 * (xy**2).sum(1)]) * 60 + (100, 100, 0)
+
+
+def test_a_similarity_is_found_and_undone(rng: np.random.Generator) -> None:
+    points = rng.normal(size=(20, 3))
+    moved = 2.5 * points @ Rotation.from_euler("xyz", (0.3, -0.2, 0.1)).as_matrix() + (3, 4, 5)
+    found = animate.Similarity.fit(points, moved)
+    np.testing.assert_allclose(found(points), moved, atol=1e-9)
+    np.testing.assert_allclose(found.back(moved), points, atol=1e-9)
+
+
+def test_motion_is_learnt_from_turned_faces_of_many_sizes(rng: np.random.Generator) -> None:
+    base = face(rng) / 60
+    moves = rng.normal(0, 0.05, (len(SHAPES), 478, 3))
+    moves[:, animate.RIGID] = 0
+    shapes = rng.random((400, len(SHAPES)))
+    meshes = []
+    for shape in shapes:
+        turn = Rotation.from_euler("xyz", rng.normal(0, 0.2, 3)).as_matrix()
+        meshes.append(rng.uniform(40, 80) * (base + np.tensordot(shape, moves, 1)) @ turn + rng.normal(0, 9, 3))
+    motion = animate.Motion.learn(np.stack(meshes), shapes, SHAPES)
+    there = animate.Similarity.fit(base[list(animate.RIGID)], motion.mean[list(animate.RIGID)])
+    expected = there.scale * moves[:, : animate.VERTICES] @ there.rotation
+    learnt = motion.moves.ravel()
+    assert np.corrcoef(learnt, expected.ravel())[0, 1] > 0.99
+    assert motion.triangles.max() == animate.VERTICES + len(animate.ring(motion.mean)) - 1
+
+
+def test_a_warp_moves_what_lies_at_the_mesh(rng: np.random.Generator) -> None:
+    mesh = face(rng)[: animate.VERTICES]
+    triangles = animate.Delaunay(np.concatenate([mesh[:, :2], animate.ring(mesh)])).simplices
+    ys, xs = np.mgrid[:200, :200]
+    picture = np.stack([xs, ys, np.zeros_like(xs)], axis=-1).astype(np.uint8)
+    np.testing.assert_allclose(animate.warp(picture, mesh, mesh, triangles), picture, atol=1)
+    goal = (mesh - (100, 100, 0)) * 1.2 + (104, 97, 0)
+    moved = animate.warp(picture, mesh, goal, triangles)
+    for point in (60, 100, 140):  # inside
+        x, y = (point - 104) / 1.2 + 100, (110 - 97) / 1.2 + 100
+        assert moved[110, point, :2] == pytest.approx([x, y], abs=2)
+    assert moved[0, 0, :2] == pytest.approx([0, 0], abs=1)  # the surroundings stay
+
+
+def test_each_half_of_a_face_follows_one_other_person(rng: np.random.Generator) -> None:
+    names = [side for _, channels in animate.TEACHER.values() for side in channels]
+    others = rng.random((50, len(names)))
+    donors = animate.Donors.among(others, names)
+    own = rng.random(len(names))
+    drawn = np.stack([donors.draw(own, rng) for _ in range(40)])
+    for half in (donors.upper, ~donors.upper):
+        steps = (drawn - own)[:, half]
+        directions = (others - own)[:, half]
+        rested = np.abs(steps).max(1) < 1e-9
+        assert 0 < rested.sum() < 20
+        cosine = (steps[~rested] @ directions.T) / (
+            np.linalg.norm(steps[~rested], axis=1)[:, None] * np.linalg.norm(directions, axis=1)
+        )
+        np.testing.assert_allclose(cosine.max(1), 1.0)
+
+
+def test_a_real_face_takes_other_expressions(shared: Path) -> None:
+    pytest.importorskip("mediapipe", reason="MEDIAPIPE IS NOT INSTALLED: no face was animated")
+    model = shared / "models/face_landmarker.task"
+    teacher = animate.Teacher(model)
+    with read_video(shared / "media/single_face.mp4") as reader:
+        seen = [teacher.label(frame.rgb) for frame in list(reader)[::4]]
+    meshes, shapes = (np.stack(column) for column in zip(*seen, strict=True))
+    assert meshes.shape == (len(seen), 478, 3)
+    with np.load(shared / "data/faces/teacher.npz") as known:
+        names = [str(name) for name in known["blendshape_names"]]
+        others = known["blendshapes"][:200].astype(np.float64)
+    motion = animate.Motion.learn(meshes, shapes, names)
+    picture = read_picture(shared / "media/single_face.jpg")
+    made = animate.animate(np.array([7]), [picture], motion, animate.Donors.among(others, names), model)
+    numbers, variants, crops, labels, landmarks = zip(*made, strict=True)
+    assert set(numbers) == {7}
+    assert list(variants) == list(range(animate.VARIANTS))
+    assert np.stack(crops).shape == (animate.VARIANTS, STORED, STORED, 3)
+    assert np.stack(landmarks).shape == (animate.VARIANTS, 478, 2)
+    assert np.ptp(np.stack(labels), axis=0).max() > 0.2

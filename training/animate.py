@@ -1,0 +1,240 @@
+"""Training faces moved to other expressions and other poses, and what the teacher says of them.
+
+The clips show few people. This makes more motion: each training face is warped to the expressions of others by a
+linear model of how the teacher's mesh moves with its blendshapes, is turned a little, and is then labelled by the
+teacher itself (MediaPipe's Face Landmarker), so that a warp which failed is labelled as what it looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from data import AUS, TEACHER, face_person, hashed_split, teacher_targets
+from prepare import crop, largest, pad, read_tar, to_crop
+from scipy.spatial import Delaunay
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from pyfau.aligners.mtcnn import MTCNNAligner
+
+PADDING = 0.35  # as in prepare.py
+VERTICES = 468  # of the mesh, without the irises
+# Points that hardly move with an expression: eye corners, bridge and root of the nose, forehead, temples.
+RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 10, 109, 338, 127, 356, 234, 454, 21, 251)
+UPPER = ("brow", "eye")  # how the names of the blendshapes of the upper face begin
+# By whose strength the other of each half is chosen; the mouth's small movements and closed eyes are rare.
+UPPER_AUS = (1, 2, 4, 7, 43, 43)
+LOWER_AUS = (10, 12, 14, 15, 17, 17, 23, 23, 24, 24, 25, 26)
+EXAMPLES = 3000  # faces from which the linear model is learnt
+RIDGE = 20.0
+TURN = np.radians((6.0, 9.0, 2.0))  # standard deviation of pitch, yaw and roll added
+MOST_TURN = 2.0  # in standard deviations
+GAIN = (0.8, 2.5)  # the linear model, learnt across people, moves less than faces do
+VARIANTS = 4  # of each face
+UNMOVED = 0.15  # share of the halves of faces that keep their expression
+
+
+class Teacher:
+    """MediaPipe's Face Landmarker on single pictures."""
+
+    def __init__(self, model: Path) -> None:
+        try:
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError as error:
+            raise SystemExit(f"animated faces need MediaPipe, see docs/aligners.md: {error}") from error
+        self.mediapipe = mediapipe
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(model)), output_face_blendshapes=True
+        )
+        self.landmarker = vision.FaceLandmarker.create_from_options(options)
+
+    def label(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """(478, 3) mesh in pixels, x to the right, y down, z away, and (52,) blendshapes; None without a face."""
+        pixels = np.ascontiguousarray(rgb)
+        picture = self.mediapipe.Image(image_format=self.mediapipe.ImageFormat.SRGB, data=pixels)
+        found = self.landmarker.detect(picture)
+        if not found.face_blendshapes:
+            return None
+        height, width = rgb.shape[:2]
+        mesh = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]]) * (width, height, width)
+        return mesh, np.array([c.score for c in found.face_blendshapes[0]])
+
+
+@dataclass
+class Similarity:
+    """(P, 3) points of a face -> those of another: scale * points @ rotation + shift."""
+
+    scale: float
+    rotation: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def fit(cls, points: np.ndarray, goal: np.ndarray) -> Similarity:
+        """The one that brings points closest to the goal."""
+        mean, goal_mean = points.mean(0), goal.mean(0)
+        p, g = points - mean, goal - goal_mean
+        u, s, vt = np.linalg.svd(p.T @ g)
+        sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+        rotation = (u * sign) @ vt
+        scale = float((s * sign).sum() / (p**2).sum())
+        return cls(scale, rotation, goal_mean - scale * mean @ rotation)
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """(P, 3) points there."""
+        return self.scale * points @ self.rotation + self.shift
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        """(P, 3) points from there."""
+        return (points - self.shift) @ self.rotation.T / self.scale
+
+
+@dataclass
+class Motion:
+    """How the mesh moves with the blendshapes: (468, 3) mean mesh, (52, 468, 3) displacements, triangles."""
+
+    mean: np.ndarray
+    moves: np.ndarray
+    triangles: np.ndarray
+
+    @classmethod
+    def learn(cls, meshes: np.ndarray, blendshapes: np.ndarray, names: Sequence[str]) -> Motion:
+        """From (F, 478, 3) meshes of many people and their (F, 52) blendshapes."""
+        meshes = meshes[:, :VERTICES]
+        mean = meshes[0] - meshes[0].mean(0)
+        mean /= np.linalg.norm(mean[RIGID[0]] - mean[RIGID[3]])
+        for _ in range(3):
+            aligned = np.stack([Similarity.fit(m[list(RIGID)], mean[list(RIGID)])(m) for m in meshes])
+            mean = aligned.mean(0)
+        centred = blendshapes - blendshapes.mean(0)
+        gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
+        moves = np.linalg.solve(gram, centred.T @ (aligned - mean).reshape(len(aligned), -1))
+        moves = moves.reshape(-1, VERTICES, 3)
+        shape = mean + 0.6 * moves[names.index("jawOpen")]  # mouth and eyes open: no triangle leaps from lip to lip
+        return cls(mean, moves, Delaunay(np.concatenate([shape[:, :2], ring(shape)])).simplices)
+
+
+def ring(points: np.ndarray) -> np.ndarray:
+    """(16, 2) places around a face."""
+    angles = np.arange(16) * (2 * np.pi / 16)
+    middle = points[:, :2].mean(0)
+    reach = 1.6 * np.linalg.norm(points[:, :2] - middle, axis=1).max()
+    return middle + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def warp(rgb: np.ndarray, source: np.ndarray, goal: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Move a picture so that the points (468, 3) of its mesh come to lie at those of another; its surroundings stay."""
+    around = ring(source)
+    start, end = (np.concatenate([mesh[:, :2], around]) for mesh in (source, goal))
+    depth = np.concatenate([goal[:, 2], np.full(len(around), goal[:, 2].max() + 1)])[triangles].mean(1)
+    order = triangles[np.argsort(-depth)]  # the farthest first
+    height, width = rgb.shape[:2]
+    owner = np.full((height, width), -1, np.int32)
+    corners = np.round(end[order] * 16).astype(np.int32)
+    for number, triangle in enumerate(corners):
+        cv2.fillConvexPoly(owner, triangle, number, shift=4)
+    homogeneous = np.concatenate([end[order], np.ones((*order.shape, 1))], axis=2)
+    flat = np.abs(np.linalg.det(homogeneous)) < 1e-3
+    homogeneous[flat] = np.eye(3)
+    maps = np.linalg.solve(homogeneous, start[order])  # (triangles, 3, 2)
+    ys, xs = np.mgrid[:height, :width]
+    here = np.stack([xs, ys, np.ones_like(xs)], axis=-1).astype(np.float64)
+    moved = np.einsum("hwk,hwkc->hwc", here, maps[owner])
+    stay = (owner < 0) | flat[owner]
+    moved[stay] = here[stay][:, :2]
+    moved = moved.astype(np.float32)
+    return cv2.remap(rgb, moved[..., 0], moved[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+@dataclass
+class Donors:
+    """Expressions to take over: (F, 52) blendshapes of training people, and by AU who shows how much of it."""
+
+    blendshapes: np.ndarray
+    ranked: dict[int, np.ndarray]  # weakest first
+    upper: np.ndarray
+
+    @classmethod
+    def among(cls, blendshapes: np.ndarray, names: Sequence[str]) -> Donors:
+        """These (F, 52) blendshapes."""
+        targets = teacher_targets(blendshapes, list(names))
+        ranked = {au: np.argsort(targets[:, AUS.index(au)]) for au in TEACHER}
+        return cls(blendshapes, ranked, np.array([name.startswith(UPPER) for name in names]))
+
+    def draw(self, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(52,) blendshapes for a face that shows `own`; upper and lower half from two others, more or less of each."""
+        goal = own.copy()
+        for half, aus in ((self.upper, UPPER_AUS), (~self.upper, LOWER_AUS)):
+            if rng.random() < UNMOVED:
+                continue
+            order = self.ranked[rng.choice(aus)]
+            other = self.blendshapes[order[int(len(order) * rng.random() ** 0.5)]]  # rather a strong one
+            goal[half] = own[half] + rng.uniform(*GAIN) * (other - own)[half]
+        return goal
+
+
+def animate(numbers: np.ndarray, pictures: Sequence[np.ndarray], motion: Motion, donors: Donors, model: Path) -> list:
+    """Variants of some faces: (face, variant, crop, blendshapes, landmarks in the crop) of each that worked."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    teacher, aligner = Teacher(model), MTCNNAligner()
+    made = []
+    for number, picture in zip(numbers, pictures, strict=True):
+        rng = np.random.default_rng((0, number))
+        rgb = pad(picture, PADDING)
+        seen, face = teacher.label(rgb), largest(aligner, rgb)
+        if seen is None or face is None:
+            continue
+        mesh, own = seen[0][:VERTICES], seen[1]
+        there = Similarity.fit(motion.mean[list(RIGID)], mesh[list(RIGID)])
+        variant = 0
+        for _ in range(VARIANTS):
+            change = np.tensordot(donors.draw(own, rng) - own, motion.moves, 1)
+            turn = Rotation.from_euler("xyz", TURN * rng.normal(size=3).clip(-MOST_TURN, MOST_TURN))
+            shape = there.back(mesh) + change
+            middle = shape.mean(0)
+            moved = warp(rgb, mesh, there((shape - middle) @ turn.as_matrix() + middle), motion.triangles)
+            label, found = teacher.label(moved), aligner.refine(moved, [face.box_xyxy])[0]
+            if label is not None and found is not None:
+                made.append((number, variant, crop(moved, found), label[1], to_crop(label[0][:, :2], found)))
+                variant += 1
+    return made
+
+
+def prepare_animated(shared: Path, jobs: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Crops and their columns, as prepare.py writes them; `clip` is the face and `frame` counts its variants."""
+    known = dict(np.load(shared / "data/faces/teacher.npz"))
+    names = [str(name) for name in known["blendshape_names"]]
+    pictures = read_tar(shared / "data/faces/faces.tar")
+    splits = [hashed_split("faces", face_person(source)) for source in known["source"]]
+    mine = np.flatnonzero(np.array(splits) == "train")
+    model = shared / "models/face_landmarker.task"
+    teacher = Teacher(model)
+    examples = np.random.default_rng(0).permutation(mine)[:EXAMPLES]
+    seen = [teacher.label(pad(pictures[f"{i:05d}.jpg"], PADDING)) for i in tqdm(examples, desc="motion")]
+    meshes, shapes = (np.stack(column) for column in zip(*(s for s in seen if s is not None), strict=True))
+    motion = Motion.learn(meshes, shapes, names)
+    donors = Donors.among(known["blendshapes"][mine].astype(np.float64), names)
+    chunks = np.array_split(mine, max(1, len(mine) // 100))
+    faces = [[pictures[f"{i:05d}.jpg"] for i in chunk] for chunk in chunks]
+    work = partial(animate, motion=motion, donors=donors, model=model)
+    with ProcessPoolExecutor(jobs) as pool:
+        parts = tqdm(pool.map(work, chunks, faces), total=len(chunks), desc="animated")
+        face, variant, crops, blendshapes, landmarks = zip(*(row for part in parts for row in part), strict=True)
+    shapes = np.stack(blendshapes)
+    return np.stack(crops), {
+        "clip": np.array(face),
+        "frame": np.array(variant),
+        "split": np.array(["train"] * len(face)),
+        "targets": teacher_targets(shapes, names),
+        "blendshapes": shapes.astype(np.float16),
+        "blendshape_names": np.array(names),
+        "landmarks": np.stack(landmarks).astype(np.float16),
+    }
