@@ -20,14 +20,15 @@ import time
 from pathlib import Path
 from statistics import median
 
-from clips import make_clip
+from clips import loop_clip, make_clip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--frames", type=int, help="of a clip, 472 by default")
+    parser.add_argument("--frames", type=int, help="of a clip, at most 472, which is the default")
+    parser.add_argument("--minutes", type=float, help="of a clip that is looped")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[-args.jobs :]
@@ -39,8 +40,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
         folder = Path(name) / "clips"
         folder.mkdir()
-        first = make_clip(folder / "0.mp4", frames=args.frames)
-        for i in range(1, args.clips):
+        first = make_clip(Path(name) / "clip.mp4", frames=args.frames)
+        if args.minutes:
+            first = loop_clip(first, Path(name) / "long.mp4", args.minutes)
+        for i in range(args.clips):
             shutil.copy(first, folder / f"{i}.mp4")
         for _ in range(args.rounds):
             for way, (jobs, allowed) in ways.items():

@@ -101,6 +101,8 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
         (3, "windows"),
         (4, "windows"),
     ]
+    state = torch.load(out / "final.pt", weights_only=True)["state"]
+    assert state["dynamics.output.norm.weight"].unique().numel() > 1  # it learns: it began with one value for all
     ablation = tmp_path / "ablation"
     none = ("--mixed-steps", 0, "--frame-steps", 0, "--window-steps", 1)
     run("train.py", "--data", prepared, "--out", ablation, "--init", out / "frames.pt", "--without", "dynamics", *none)

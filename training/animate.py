@@ -7,6 +7,7 @@ teacher itself (MediaPipe's Face Landmarker), so that a warp which failed is lab
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Teacher:
             base_options=BaseOptions(model_asset_path=str(model)), output_face_blendshapes=True
         )
         self.landmarker = vision.FaceLandmarker.create_from_options(options)
+        weakref.finalize(self, self.landmarker.close)  # before the modules that closing needs are gone
 
     def label(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """(478, 3) mesh in pixels, x to the right, y down, z away, and (52,) blendshapes; None without a face."""

@@ -44,7 +44,7 @@ from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, 
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="3",
+    version="4",
     backbone="small",
     backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2), "local": 96},
     aus=AUS,
@@ -70,6 +70,7 @@ DRAWN_ALONE = (6, 9)
 PROXY = 0.5  # and how far the stand-ins for AU6 and AU9 on real faces do
 AVERAGE, AVERAGE_WINDOWS = 0.998, 0.98  # decay of the average of the weights: the last stage is short
 NEIGHBOUR = 0.2  # share of either neighbour with which the convolution over time begins; chosen on validation
+HINT = 0.1  # how strong the dynamic branch begins: at 0 its ReLU lets nothing through to learn from
 ACTIVE = 0.35  # a target over it counts as active in the region classes
 
 
@@ -300,7 +301,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--mixed-steps", type=int, default=3400)
-    parser.add_argument("--frame-steps", type=int, default=3300)
+    parser.add_argument("--frame-steps", type=int, default=6000)
     parser.add_argument("--window-steps", type=int, default=220)
     parser.add_argument("--init", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
@@ -360,6 +361,8 @@ def main() -> None:
                 averaged.n_averaged.zero_()  # the average begins anew
                 if "temporal" not in args.without:
                     smooth(trainee.mdhr.temporal, NEIGHBOUR)
+                if "dynamics" not in args.without:
+                    nn.init.constant_(trainee.mdhr.dynamics.output.norm.weight, HINT)
         todo = range(max(done, steps.start), steps.stop)
         batches = DataLoader(
             Batches(
