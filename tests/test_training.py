@@ -73,14 +73,14 @@ def run(script: str, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(prepared: Path, tmp_path: Path) -> None:
+def test_the_pictures_of_a_second_process_count(prepared: Path, tmp_path: Path) -> None:
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    steps = ("--mixed-steps", 2, "--frame-steps", 0, "--window-steps", 0)
+    steps = ("--mixed-steps", 1, "--frame-steps", 0, "--window-steps", 1)
     run("train.py", "--data", prepared, "--out", tmp_path / "two", *steps, launcher=two)
     run("train.py", "--data", prepared, "--out", tmp_path / "one", *steps)
     two_processes, one = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("two", "one"))
-    assert len(two_processes) == len(one) == 1  # one of the processes writes
-    states = [torch.load(tmp_path / name / "mixed.pt", weights_only=True)["state"] for name in ("two", "one")]
+    assert len(two_processes) == len(one) == 2  # one of the processes writes
+    states = [torch.load(tmp_path / name / "final.pt", weights_only=True)["state"] for name in ("two", "one")]
     assert not torch.equal(states[0]["classifier"], states[1]["classifier"])  # the other's batches count
 
 

@@ -7,6 +7,7 @@ teacher itself (MediaPipe's Face Landmarker), so that a warp which failed is lab
 
 from __future__ import annotations
 
+import multiprocessing
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,14 +19,13 @@ import cv2
 import numpy as np
 import torch
 from data import AUS, TEACHER, face_person, hashed_split, teacher_targets
-from prepare import crop, largest, pad, read_tar, to_crop
+from prepare import PADDING, crop, largest, pad, read_tar, to_crop
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
 
-PADDING = 0.35  # as in prepare.py
 VERTICES = 468  # of the mesh, without the irises
 # Points that hardly move with an expression: eye corners, bridge and root of the nose, forehead, temples.
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 10, 109, 338, 127, 356, 234, 454, 21, 251)
@@ -227,7 +227,8 @@ def prepare_animated(shared: Path, jobs: int) -> tuple[np.ndarray, dict[str, np.
     chunks = np.array_split(mine, max(1, len(mine) // 100))
     faces = [[pictures[f"{i:05d}.jpg"] for i in chunk] for chunk in chunks]
     work = partial(animate, motion=motion, donors=donors, model=model)
-    with ProcessPoolExecutor(jobs) as pool:
+    # not forked: the teacher has threads
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         parts = tqdm(pool.map(work, chunks, faces), total=len(chunks), desc="animated")
         face, variant, crops, blendshapes, landmarks = zip(*(row for part in parts for row in part), strict=True)
     shapes = np.stack(blendshapes)

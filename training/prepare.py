@@ -25,6 +25,7 @@ from pyfau.aligners.mtcnn import MTCNNAligner
 from pyfau.crop import crop_face, fit_similarity
 
 LOST = 0.6  # as in tracking
+PADDING = 0.35  # around the tight pictures of faces, in their larger sides
 INNER_LIPS, OUTER_EYES = (13, 14), (33, 263)  # of the teacher's landmarks
 
 
@@ -87,12 +88,12 @@ def prepare_faces(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
     crops, kept, landmarks = [], [], []
     for i in tqdm(range(len(targets)), desc="faces"):
         picture = pictures[f"{i:05d}.jpg"]
-        rgb = pad(picture, 0.35)
+        rgb = pad(picture, PADDING)
         face = largest(aligner, rgb)
         if face is not None:
             crops.append(crop(rgb, face))
             kept.append(i)
-            landmarks.append(to_crop(teacher["landmarks"][i] + float(border(picture, 0.35)), face))
+            landmarks.append(to_crop(teacher["landmarks"][i] + float(border(picture, PADDING)), face))
     people = [face_person(teacher["source"][i]) for i in kept]
     points = teacher["landmarks"][kept].astype(np.float32)  # MediaPipe's 478
     gap = np.linalg.norm(points[:, INNER_LIPS[0]] - points[:, INNER_LIPS[1]], axis=1)

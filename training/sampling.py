@@ -69,7 +69,7 @@ class Source:
     def sample(self, rng: np.random.Generator, count: int, length: int, group: int = 1) -> tuple[np.ndarray, bool]:
         """(count, length) crop indices, and whether the sequences are repeated stills.
 
-        Single crops come in groups of so many from one run.
+        Single crops come in groups of so many from one run; shorter runs are left out.
         """
         lengths = self.runs[:, 1] - self.runs[:, 0]
         if group > 1:

@@ -10,7 +10,7 @@ moving camera; the backbone rests, everything behind it learns.
 Ablations of the last stage, all from the same second one:
 
     python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/frames.pt \
-        --without dynamics --window-steps 300
+        --mixed-steps 0 --frame-steps 0 --without dynamics
 
 Writes checkpoint.pt (resumed from when it is there), log.jsonl, mixed.pt and frames.pt (the network after the
 first two stages; the latter is the single-frame ablation) and, at the end, final.pt, all with averaged weights.
@@ -86,7 +86,7 @@ class Stage:
 
 
 GROUP = 4  # single crops of one clip or of one animated face, of which a batch has several: they are told apart
-GROUPED = ("clips", "animated")  # the first of a batch
+GROUPED = ("clips", "animated")  # the first of a batch, in multiples of GROUP
 STAGES = {
     # sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
     # rendered face counts: a disputed one, and any other but AU6 and AU9.
@@ -384,7 +384,7 @@ def main() -> None:
             else:
                 trainee.rest_backbone()
             loss, parts = loss_of(trainee, batch, stage, weights)
-            adam.zero_grad(set_to_none=True)
+            trainee.zero_grad(set_to_none=True)  # also those of the resting backbone
             loss.backward()
             if dist.is_initialized():
                 share_gradients(trainee)
