@@ -31,11 +31,11 @@ def face(rng: np.random.Generator) -> np.ndarray:
 
 
 def test_a_similarity_is_found_and_undone(rng: np.random.Generator) -> None:
-    points = rng.normal(size=(20, 3))
+    points = face(rng) / 60
     moved = 2.5 * points @ Rotation.from_euler("xyz", (0.3, -0.2, 0.1)).as_matrix() + (3, 4, 5)
-    found = animate.Similarity.fit(points, moved)
+    found = animate.fit_rigid(points, moved)
     np.testing.assert_allclose(found(points), moved, atol=1e-9)
-    np.testing.assert_allclose(found.back(moved), points, atol=1e-9)
+    np.testing.assert_allclose(found.inverse(moved), points, atol=1e-9)
 
 
 def test_motion_is_learnt_from_turned_faces_of_many_sizes(rng: np.random.Generator) -> None:
@@ -48,8 +48,8 @@ def test_motion_is_learnt_from_turned_faces_of_many_sizes(rng: np.random.Generat
         turn = Rotation.from_euler("xyz", rng.normal(0, 0.2, 3)).as_matrix()
         meshes.append(rng.uniform(40, 80) * (base + np.tensordot(shape, moves, 1)) @ turn + rng.normal(0, 9, 3))
     motion = animate.Motion.learn(np.stack(meshes), shapes, SHAPES)
-    there = animate.Similarity.fit(base[list(animate.RIGID)], motion.mean[list(animate.RIGID)])
-    expected = there.scale * moves[:, : animate.VERTICES] @ there.rotation
+    there = animate.fit_rigid(base, motion.mean)
+    expected = moves[:, : animate.VERTICES] @ there.params[:3, :3].T  # turned and scaled
     learnt = motion.moves.ravel()
     assert np.corrcoef(learnt, expected.ravel())[0, 1] > 0.99
     assert motion.triangles.max() == animate.VERTICES + len(animate.ring(motion.mean)) - 1

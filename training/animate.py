@@ -22,13 +22,14 @@ from data import AUS, TEACHER, face_person, hashed_split, teacher_targets
 from prepare import PADDING, crop, largest, pad, read_tar, to_crop
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
+from skimage.transform import SimilarityTransform
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
 
 VERTICES = 468  # of the mesh, without the irises
 # Points that hardly move with an expression: eye corners, bridge and root of the nose, forehead, temples.
-RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 10, 109, 338, 127, 356, 234, 454, 21, 251)
+RIGID = [33, 133, 362, 263, 168, 6, 197, 195, 10, 109, 338, 127, 356, 234, 454, 21, 251]
 UPPER = ("brow", "eye")  # how the names of the blendshapes of the upper face begin
 # By whose strength the other of each half is chosen; the mouth's small movements and closed eyes are rare.
 UPPER_AUS = (1, 2, 4, 7, 43, 43)
@@ -70,32 +71,9 @@ class Teacher:
         return mesh, np.array([c.score for c in found.face_blendshapes[0]])
 
 
-@dataclass
-class Similarity:
-    """(P, 3) points of a face -> those of another: scale * points @ rotation + shift."""
-
-    scale: float
-    rotation: np.ndarray
-    shift: np.ndarray
-
-    @classmethod
-    def fit(cls, points: np.ndarray, goal: np.ndarray) -> Similarity:
-        """The one that brings points closest to the goal."""
-        mean, goal_mean = points.mean(0), goal.mean(0)
-        p, g = points - mean, goal - goal_mean
-        u, s, vt = np.linalg.svd(p.T @ g)
-        sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-        rotation = (u * sign) @ vt
-        scale = float((s * sign).sum() / (p**2).sum())
-        return cls(scale, rotation, goal_mean - scale * mean @ rotation)
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """(P, 3) points there."""
-        return self.scale * points @ self.rotation + self.shift
-
-    def back(self, points: np.ndarray) -> np.ndarray:
-        """(P, 3) points from there."""
-        return (points - self.shift) @ self.rotation.T / self.scale
+def fit_rigid(points: np.ndarray, goal: np.ndarray) -> SimilarityTransform:
+    """The similarity that brings the rigid points of a mesh (P, 3) closest to those of another."""
+    return SimilarityTransform.from_estimate(points[RIGID], goal[RIGID])
 
 
 @dataclass
@@ -113,7 +91,7 @@ class Motion:
         mean = meshes[0] - meshes[0].mean(0)
         mean /= np.linalg.norm(mean[RIGID[0]] - mean[RIGID[3]])
         for _ in range(3):
-            aligned = np.stack([Similarity.fit(m[list(RIGID)], mean[list(RIGID)])(m) for m in meshes])
+            aligned = np.stack([fit_rigid(m, mean)(m) for m in meshes])
             mean = aligned.mean(0)
         centred = blendshapes - blendshapes.mean(0)
         gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
@@ -195,12 +173,12 @@ def animate(numbers: np.ndarray, pictures: Sequence[np.ndarray], motion: Motion,
         if seen is None or face is None:
             continue
         mesh, own = seen[0][:VERTICES], seen[1]
-        there = Similarity.fit(motion.mean[list(RIGID)], mesh[list(RIGID)])
+        there = fit_rigid(motion.mean, mesh)
         variant = 0
         for _ in range(VARIANTS):
             change = np.tensordot(donors.draw(own, rng) - own, motion.moves, 1)
             turn = Rotation.from_euler("xyz", TURN * rng.normal(size=3).clip(-MOST_TURN, MOST_TURN))
-            shape = there.back(mesh) + change
+            shape = there.inverse(mesh) + change
             middle = shape.mean(0)
             moved = warp(rgb, mesh, there((shape - middle) @ turn.as_matrix() + middle), motion.triangles)
             label, found = teacher.label(moved), aligner.refine(moved, [face.box_xyxy])[0]
