@@ -4,7 +4,7 @@
 
 For ResNet-50 and Swin-B (random weights by the parity rule) in float32, bfloat16 and float16: frames a second of uint8
 crops copied to the card, preprocessed, encoded and related, and of the backbone alone on tensors that are there
-already; and the largest difference of the scores from the CPU's. States the card. Not run yet: see docs/performance.md.
+already; and the largest difference of the scores from the CPU's. States the card.
 """
 
 from __future__ import annotations

@@ -91,18 +91,37 @@ def test_a_real_face_takes_other_expressions(shared: Path) -> None:
     model = shared / "models/face_landmarker.task"
     teacher = animate.Teacher(model)
     with read_video(shared / "media/single_face.mp4") as reader:
-        seen = [teacher.label(frame.rgb) for frame in list(reader)[::4]]
-    meshes, shapes = (np.stack(column) for column in zip(*seen, strict=True))
-    assert meshes.shape == (len(seen), 478, 3)
+        frames = [frame.rgb for frame in list(reader)[::4]]
+    meshes, shapes, poses = (np.stack(column) for column in zip(*map(teacher.label, frames), strict=True))
+    assert poses.shape == (len(frames), 4, 4)
+    assert meshes.shape == (len(frames), 478, 3)
     with np.load(shared / "data/faces/teacher.npz") as known:
         names = [str(name) for name in known["blendshape_names"]]
         others = known["blendshapes"][:200].astype(np.float64)
     motion = animate.Motion.learn(meshes, shapes, names)
     picture = read_picture(shared / "media/single_face.jpg")
-    made = animate.animate(np.array([7]), [picture], motion, animate.Donors.among(others, names), model)
-    numbers, variants, crops, labels, landmarks = zip(*made, strict=True)
-    assert set(numbers) == {7}
+    still = animate.Still("faces", 7, "seven", picture, 0.0)
+    made = animate.animate([still], motion, animate.Donors.among(others, names), model)
+    stills, variants, crops, labels, landmarks = zip(*made, strict=True)
+    assert set(stills) == {"seven"}
     assert list(variants) == list(range(animate.VARIANTS))
     assert np.stack(crops).shape == (animate.VARIANTS, STORED, STORED, 3)
     assert np.stack(landmarks).shape == (animate.VARIANTS, 478, 2)
     assert np.ptp(np.stack(labels), axis=0).max() > 0.2
+
+
+def test_the_teacher_settles_on_what_it_says_in_video(shared: Path) -> None:
+    pytest.importorskip("mediapipe", reason="MEDIAPIPE IS NOT INSTALLED: no label was compared")
+    teacher = animate.Teacher(shared / "models/face_landmarker.task")
+    with read_video(shared / "media/single_face.mp4") as reader:
+        frames = [frame.rgb for frame in reader][:60:5]
+    first, settled, followed = [], [], []
+    for frame in frames:
+        teacher.look(np.zeros_like(frame))
+        first.append([c.score for c in teacher.look(frame).face_blendshapes[0]])
+        settled.append(teacher.label(frame)[1])
+    for frame in frames:
+        followed.append(teacher.label(frame, again=True)[1])
+    first, settled, followed = map(np.array, (first, settled, followed))
+    assert np.abs(settled - followed).mean() < 0.6 * np.abs(first - followed).mean()
+    assert teacher.label(np.zeros((200, 200, 3), np.uint8)) is None

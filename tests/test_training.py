@@ -75,7 +75,7 @@ def run(script: str, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
 @pytest.mark.slow
 def test_the_pictures_of_a_second_process_count(prepared: Path, tmp_path: Path) -> None:
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    steps = ("--mixed-steps", 1, "--frame-steps", 0, "--window-steps", 1)
+    steps = ("--frame-steps", 1, "--window-steps", 1)
     run("train.py", "--data", prepared, "--out", tmp_path / "two", *steps, launcher=two)
     run("train.py", "--data", prepared, "--out", tmp_path / "one", *steps)
     two_processes, one = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("two", "one"))
@@ -88,14 +88,13 @@ def test_the_pictures_of_a_second_process_count(prepared: Path, tmp_path: Path) 
 def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     out = tmp_path / "run"
-    steps = ("--mixed-steps", 1, "--frame-steps", 1, "--window-steps")
+    steps = ("--frame-steps", 2, "--window-steps")
     run("train.py", "--data", prepared, "--out", out, *steps, 1)
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
     (out / "final.pt").unlink()
     run("train.py", "--data", prepared, "--out", out, *steps, 2)  # resumes
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["stage"]) for line in log] == [
-        (1, "mixed"),
         (2, "frames"),
         (3, "windows"),
         (4, "windows"),
@@ -103,7 +102,7 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     state = torch.load(out / "final.pt", weights_only=True)["state"]
     assert state["dynamics.output.norm.weight"].unique().numel() > 1  # it learns: it began with one value for all
     ablation = tmp_path / "ablation"
-    none = ("--mixed-steps", 0, "--frame-steps", 0, "--window-steps", 1)
+    none = ("--frame-steps", 0, "--window-steps", 1)
     run("train.py", "--data", prepared, "--out", ablation, "--init", out / "frames.pt", "--without", "dynamics", *none)
     state = torch.load(ablation / "final.pt", weights_only=True)["state"]
     assert not state["dynamics.output.norm.weight"].any()

@@ -1,14 +1,13 @@
 """Training faces moved to other expressions and other poses, and what the teacher says of them.
 
-The clips show few people. This makes more motion: each training face is warped to the expressions of others by a
-linear model of how the teacher's mesh moves with its blendshapes, is turned a little, and is then labelled by the
-teacher itself (MediaPipe's Face Landmarker), so that a warp which failed is labelled as what it looks like.
+The clips show few people. This makes more motion: each training face, and some frames of the training clips, are warped
+to the expressions of others by a linear model of how the teacher's mesh moves with its blendshapes, are turned a
+little, and are then labelled by the teacher itself, so that a warp which failed is labelled as what it looks like.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from data import AUS, TEACHER, face_person, hashed_split, teacher_targets
-from prepare import PADDING, crop, largest, pad, read_tar, to_crop
+from data import AUS, TEACHER, clip_sources, face_person, hashed_split, load_splits, teacher_targets
+from prepare import PADDING, TEACHER_MODEL, crop, largest, pad, read_frames, read_tar, to_crop
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 from skimage.transform import SimilarityTransform
+from teacher import Teacher
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
@@ -34,41 +34,15 @@ UPPER = ("brow", "eye")  # how the names of the blendshapes of the upper face be
 # By whose strength the other of each half is chosen; the mouth's small movements and closed eyes are rare.
 UPPER_AUS = (1, 2, 4, 7, 43, 43)
 LOWER_AUS = (10, 12, 14, 15, 17, 17, 23, 23, 24, 24, 25, 26)
-EXAMPLES = 3000  # faces from which the linear model is learnt
+EXAMPLES = 2000  # faces from which the linear model is learnt
 RIDGE = 20.0
 TURN = np.radians((6.0, 9.0, 2.0))  # standard deviation of pitch, yaw and roll added
 MOST_TURN = 2.0  # in standard deviations
 GAIN = (0.8, 2.5)  # the linear model, learnt across people, moves less than faces do
-VARIANTS = 4  # of each face
+SOURCES = ("faces", "clips")
+VARIANTS = 4  # of each picture
+FACE_STEP, CLIP_STEP = 2, 4  # of so many faces, and of so many frames of a clip, one is taken
 UNMOVED = 0.15  # share of the halves of faces that keep their expression
-
-
-class Teacher:
-    """MediaPipe's Face Landmarker on single pictures."""
-
-    def __init__(self, model: Path) -> None:
-        try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions, vision
-        except ImportError as error:
-            raise SystemExit(f"animated faces need MediaPipe, see docs/aligners.md: {error}") from error
-        self.mediapipe = mediapipe
-        options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(model)), output_face_blendshapes=True
-        )
-        self.landmarker = vision.FaceLandmarker.create_from_options(options)
-        weakref.finalize(self, self.landmarker.close)  # before the modules that closing needs are gone
-
-    def label(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """(478, 3) mesh in pixels, x to the right, y down, z away, and (52,) blendshapes; None without a face."""
-        pixels = np.ascontiguousarray(rgb)
-        picture = self.mediapipe.Image(image_format=self.mediapipe.ImageFormat.SRGB, data=pixels)
-        found = self.landmarker.detect(picture)
-        if not found.face_blendshapes:
-            return None
-        height, width = rgb.shape[:2]
-        mesh = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]]) * (width, height, width)
-        return mesh, np.array([c.score for c in found.face_blendshapes[0]])
 
 
 def fit_rigid(points: np.ndarray, goal: np.ndarray) -> SimilarityTransform:
@@ -160,15 +134,30 @@ class Donors:
         return goal
 
 
-def animate(numbers: np.ndarray, pictures: Sequence[np.ndarray], motion: Motion, donors: Donors, model: Path) -> list:
-    """Variants of some faces: (face, variant, crop, blendshapes, landmarks in the crop) of each that worked."""
+@dataclass
+class Still:
+    """A picture to animate: its source and its number there, its name, its pixels, and the border that it needs."""
+
+    source: str
+    number: int
+    name: str
+    rgb: np.ndarray
+    padding: float
+
+    def padded(self) -> np.ndarray:
+        """The picture with room around the face."""
+        return pad(self.rgb, self.padding)
+
+
+def animate(stills: Sequence[Still], motion: Motion, donors: Donors, model: Path) -> list:
+    """Variants of some pictures: (name, variant, crop, blendshapes, landmarks in the crop) of each that worked."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     teacher, aligner = Teacher(model), MTCNNAligner()
     made = []
-    for number, picture in zip(numbers, pictures, strict=True):
-        rng = np.random.default_rng((0, number))
-        rgb = pad(picture, PADDING)
+    for still in stills:
+        rng = np.random.default_rng((SOURCES.index(still.source), still.number))
+        rgb = still.padded()
         seen, face = teacher.label(rgb), largest(aligner, rgb)
         if seen is None or face is None:
             continue
@@ -181,39 +170,54 @@ def animate(numbers: np.ndarray, pictures: Sequence[np.ndarray], motion: Motion,
             shape = there.inverse(mesh) + change
             middle = shape.mean(0)
             moved = warp(rgb, mesh, there((shape - middle) @ turn.as_matrix() + middle), motion.triangles)
-            label, found = teacher.label(moved), aligner.refine(moved, [face.box_xyxy])[0]
+            label, found = teacher.label(moved, again=True), aligner.refine(moved, [face.box_xyxy])[0]
             if label is not None and found is not None:
-                made.append((number, variant, crop(moved, found), label[1], to_crop(label[0][:, :2], found)))
+                made.append((still.name, variant, crop(moved, found), label[1], to_crop(label[0][:, :2], found)))
                 variant += 1
     return made
 
 
+def clip_stills(shared: Path) -> list[Still]:
+    """Every CLIP_STEP-th frame of the clips of training people."""
+    splits = load_splits()["clips"]
+    stills = []
+    for source in clip_sources(shared):
+        if splits[source["person"]] == "train":
+            frames = read_frames(shared / f"data/clips/{source['name']}.mp4")[::CLIP_STEP]
+            stills += [
+                Still("clips", len(stills) + i, f"{source['name']}/{i * CLIP_STEP}", rgb, 0.0)
+                for i, rgb in enumerate(frames)
+            ]
+    return stills
+
+
 def prepare_animated(shared: Path, jobs: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Crops and their columns, as prepare.py writes them; `clip` is the face and `frame` counts its variants."""
+    """Crops and their columns, as prepare.py writes them; `clip` names the picture and `frame` counts its variants."""
     known = dict(np.load(shared / "data/faces/teacher.npz"))
     names = [str(name) for name in known["blendshape_names"]]
     pictures = read_tar(shared / "data/faces/faces.tar")
     splits = [hashed_split("faces", face_person(source)) for source in known["source"]]
     mine = np.flatnonzero(np.array(splits) == "train")
-    model = shared / "models/face_landmarker.task"
+    stills = [Still("faces", i, f"{i:05d}", pictures[f"{i:05d}.jpg"], PADDING) for i in mine[::FACE_STEP]]
+    model = shared / TEACHER_MODEL
     teacher = Teacher(model)
-    examples = np.random.default_rng(0).permutation(mine)[:EXAMPLES]
-    seen = [teacher.label(pad(pictures[f"{i:05d}.jpg"], PADDING)) for i in tqdm(examples, desc="motion")]
-    meshes, shapes = (np.stack(column) for column in zip(*(s for s in seen if s is not None), strict=True))
+    examples = np.random.default_rng(0).permutation(len(stills))[:EXAMPLES]
+    seen = [teacher.label(stills[i].padded()) for i in tqdm(examples, desc="motion")]
+    meshes, shapes = (np.stack(column) for column in zip(*(s[:2] for s in seen if s is not None), strict=True))
     motion = Motion.learn(meshes, shapes, names)
     donors = Donors.among(known["blendshapes"][mine].astype(np.float64), names)
-    chunks = np.array_split(mine, max(1, len(mine) // 100))
-    faces = [[pictures[f"{i:05d}.jpg"] for i in chunk] for chunk in chunks]
+    stills += clip_stills(shared)
+    chunks = [stills[i : i + 100] for i in range(0, len(stills), 100)]
     work = partial(animate, motion=motion, donors=donors, model=model)
     # not forked: the teacher has threads
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        parts = tqdm(pool.map(work, chunks, faces), total=len(chunks), desc="animated")
-        face, variant, crops, blendshapes, landmarks = zip(*(row for part in parts for row in part), strict=True)
+        parts = tqdm(pool.map(work, chunks), total=len(chunks), desc="animated")
+        still, variant, crops, blendshapes, landmarks = zip(*(row for part in parts for row in part), strict=True)
     shapes = np.stack(blendshapes)
     return np.stack(crops), {
-        "clip": np.array(face),
+        "clip": np.array(still),
         "frame": np.array(variant),
-        "split": np.array(["train"] * len(face)),
+        "split": np.array(["train"] * len(still)),
         "targets": teacher_targets(shapes, names),
         "blendshapes": shapes.astype(np.float16),
         "blendshape_names": np.array(names),

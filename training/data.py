@@ -11,11 +11,10 @@ import numpy as np
 
 HERE = Path(__file__).parent
 AUS = (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 23, 24, 25, 26, 43)
-CROP, MARGIN = 112, 8  # crops are stored with a margin, for shifts and scales in training
-STORED = CROP + 2 * MARGIN
-# Eyes, nose and mouth corners in fractions of the 112 px crop: wider than the paper's, so that the chin of an open
-# mouth stays inside.
-TEMPLATE = ((0.296, 0.26), (0.704, 0.26), (0.50, 0.50), (0.324, 0.685), (0.676, 0.685))
+CROP, STORED = 112, 128  # pixels of the network's crops, and of those that are kept for training
+# Eyes, nose and mouth corners in fractions of the crop: wider than the paper's. With less of forehead and chin the
+# teacher itself tells less (training/README.md).
+TEMPLATE = ((0.3215, 0.29), (0.6785, 0.29), (0.50, 0.50), (0.346, 0.661875), (0.654, 0.661875))
 # AU -> (gain, blendshape names whose mean is taken). The teacher has no AU6 and no AU9.
 TEACHER = {
     1: (1.0, ("browInnerUp",)),
@@ -44,14 +43,20 @@ PRESENT = {
     25: 0.03, 26: 0.3, 43: 0.5,
 }  # fmt: skip
 PRESENT_RENDERED = 0.3  # and so does a rendered intensity over it
-# Points of the teacher's face mesh that serve as auxiliary targets, left and right in pairs.
+WRINKLED = 0.8  # the target of a face whose nose was seen to be wrinkled
+# Points of the teacher's mesh that serve as auxiliary targets, left and right in pairs: those from which it computes
+# its blendshapes, irises among them, and some of the cheeks and the nose.
 _PAIRS = (
-    (33, 263), (133, 362), (159, 386), (145, 374), (158, 385), (153, 380), (160, 387), (144, 373), (70, 300),
-    (63, 293), (105, 334), (66, 296), (107, 336), (55, 285), (52, 282), (46, 276), (61, 291), (78, 308), (37, 267),
-    (40, 270), (84, 314), (91, 321), (82, 312), (87, 317), (98, 327), (129, 358), (64, 294), (50, 280), (205, 425),
-    (117, 346), (234, 454), (132, 361), (58, 288), (172, 397), (148, 377),
+    (7, 249), (21, 251), (33, 263), (37, 267), (39, 269), (40, 270), (46, 276), (52, 282), (53, 283), (54, 284),
+    (55, 285), (58, 288), (61, 291), (63, 293), (65, 295), (66, 296), (67, 297), (70, 300), (78, 308), (80, 310),
+    (81, 311), (82, 312), (84, 314), (87, 317), (88, 318), (91, 321), (93, 323), (95, 324), (103, 332), (105, 334),
+    (107, 336), (109, 338), (127, 356), (132, 361), (133, 362), (136, 365), (144, 373), (145, 374), (146, 375),
+    (148, 377), (149, 378), (150, 379), (153, 380), (154, 381), (155, 382), (157, 384), (158, 385), (159, 386),
+    (160, 387), (161, 388), (162, 389), (163, 390), (172, 397), (173, 398), (176, 400), (178, 402), (181, 405),
+    (185, 409), (191, 415), (234, 454), (246, 466), (468, 473), (469, 476), (470, 475), (471, 474), (472, 477),
+    (98, 327), (129, 358), (64, 294), (50, 280), (205, 425), (117, 346),
 )  # fmt: skip
-_MIDDLE = (0, 17, 13, 14, 1, 4, 168, 152, 6)
+_MIDDLE = (0, 1, 4, 5, 6, 8, 10, 13, 14, 17, 152, 168, 195, 197)
 MESH = [point for pair in _PAIRS for point in pair] + list(_MIDDLE)
 MESH_MIRROR = np.array([i ^ 1 if i < 2 * len(_PAIRS) else i for i in range(len(MESH))])
 # The renderer's 68 landmarks in the mirror: jaw and brows, nose, eyes, mouth.
@@ -73,11 +78,6 @@ def shape_mirror(names: list[str]) -> np.ndarray:
         return name.removesuffix("Right") + "Left" if name.endswith("Right") else name
 
     return np.array([names.index(mirrored(name)) for name in names])
-
-
-def stored_template() -> np.ndarray:
-    """The template in fractions of a stored crop, which is the crop and its margin."""
-    return (np.array(TEMPLATE) * CROP + MARGIN) / STORED
 
 
 def teacher_targets(blendshapes: np.ndarray, names: list[str]) -> np.ndarray:
@@ -111,6 +111,13 @@ def proxy_targets(blendshapes: np.ndarray, names: list[str]) -> np.ndarray:
     nose[(brow < 0.12) | (lip < 0.03)] = 0.0
     nose[(brow > 0.35) & (lip > 0.15) & (squint > 0.35) & (smile < 0.5)] = 0.7
     return np.stack([cheek, nose], axis=1)
+
+
+def seen_noses(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The (F,) stand-ins for AU9 of faces, by their numbers, and where somebody has looked (`noses.json`) that."""
+    seen = json.loads((HERE / "noses.json").read_text())
+    smooth, wrinkled = (np.isin(numbers, seen[name]) for name in ("smooth", "wrinkled"))
+    return np.where(wrinkled, WRINKLED, np.where(smooth, 0.0, targets))
 
 
 def clip_sources(shared: Path) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from data import AUS, CROP, HERE, JUDGED, PRESENT, PRESENT_RENDERED, TEACHER, TEMPLATE
-from sampling import Source, centre
+from sampling import Source, shrink
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -72,11 +72,11 @@ def score(model: MDHR, source: Source, mode: str = "windows", change: Change | N
         pieces = np.array_split(np.concatenate(pieces), max(1, len(pieces) // 64))
     scores = []
     for piece in pieces:
-        crops = centre(torch.from_numpy(source.crops[piece]).movedim(-1, -3))
+        crops = shrink(source.crops[torch.from_numpy(piece)].movedim(-1, -3))
         if change is not None:
             changed = [change(np.ascontiguousarray(crop)) for crop in crops.movedim(-3, -1).numpy()]
             crops = torch.from_numpy(np.stack(changed)).movedim(-1, -3)
-        x = ((crops.float() - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+        x = ((crops.to(model.device).float() - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
         features = FrameFeatures.cat([model.encode(part) for part in x.split(64)])
         if mode == "frames":
             scores.append(model.relate_tokens(features.static[:, None])[0][:, 0])
@@ -91,7 +91,7 @@ def score(model: MDHR, source: Source, mode: str = "windows", change: Change | N
             scores.append(model.relate(features[order].unflatten(1, len(order)), "inner")[0])
     index = np.concatenate(pieces)
     runs = np.concatenate([np.full(len(piece), number) for number, piece in enumerate(pieces)])
-    return Scored(torch.cat(scores).float().numpy(), source.targets[index], runs, index)
+    return Scored(torch.cat(scores).float().cpu().numpy(), source.targets.numpy()[index], runs, index)
 
 
 def uncalibrated(model: MDHR) -> MDHR:
@@ -318,8 +318,8 @@ CHANGES: dict[str, Change] = {
     "JPEG quality 15": lambda c: _packed(c, 15),
     "32 px between the eyes": lambda c: _shrunk(c, round(CROP * 32 / EYES_APART)),
     "16 px between the eyes": lambda c: _shrunk(c, round(CROP * 16 / EYES_APART)),
-    "mouth covered": lambda c: _covered(c, 64, 106),
-    "right third covered": lambda c: _covered(c, 0, CROP, 75),
+    "mouth covered": lambda c: _covered(c, 63, 100),
+    "right third covered": lambda c: _covered(c, 0, CROP, 73),
 }
 
 

@@ -4,7 +4,7 @@
 
 Writes faces.npz, clips.npz, rendered.npz and animated.npz (targets, people, splits, and where a source has them
 blendshapes and landmarks in the stored crop) with NAME_crops.npy beside each. A part that is there already is kept, so
-that two processes with --parts may share the work. The animated part needs MediaPipe (see animate.py).
+that two processes with --parts may share the work. Faces and animated faces need MediaPipe (see teacher.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from data import AUS, STORED, clip_sources, face_person, hashed_split, load_splits, stored_template, teacher_targets
+from data import AUS, STORED, TEMPLATE, clip_sources, face_person, hashed_split, load_splits, teacher_targets
 from PIL import Image
+from teacher import Teacher
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
 from pyfau.crop import crop_face, fit_similarity
+from pyfau.video import read_video
 
 LOST = 0.6  # as in tracking
+TEACHER_MODEL = "models/face_landmarker.task"
 PADDING = 0.35  # around the tight pictures of faces, in their larger sides
 INNER_LIPS, OUTER_EYES = (13, 14), (33, 263)  # of the teacher's landmarks
 
@@ -38,6 +41,11 @@ def read_tar(path: Path) -> dict[str, np.ndarray]:
                 assert data is not None
                 pictures[member.name] = np.asarray(Image.open(io.BytesIO(data.read())).convert("RGB"))
     return pictures
+
+
+def read_frames(path: Path) -> list[np.ndarray]:
+    with read_video(path) as reader:
+        return [frame.rgb for frame in reader]
 
 
 def border(rgb: np.ndarray, share: float) -> int:
@@ -54,12 +62,12 @@ def largest(aligner: MTCNNAligner, rgb: np.ndarray):
 
 
 def crop(rgb: np.ndarray, face) -> np.ndarray:
-    return crop_face(rgb, face.landmarks, stored_template(), STORED)
+    return crop_face(rgb, face.landmarks, np.array(TEMPLATE), STORED)
 
 
 def to_crop(points: np.ndarray, face) -> np.ndarray:
     """(L, 2) pixels of the picture that `face` was found in -> pixels of its stored crop."""
-    matrix = fit_similarity(face.landmarks.astype(np.float64) + 0.5, stored_template() * STORED)
+    matrix = fit_similarity(face.landmarks.astype(np.float64) + 0.5, np.array(TEMPLATE) * STORED)
     return (points + 0.5) @ matrix[:, :2].T + matrix[:, 2] - 0.5
 
 
@@ -82,32 +90,31 @@ def follow(aligner: MTCNNAligner, frames: list[np.ndarray]) -> list:
 
 
 def prepare_faces(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    teacher = dict(np.load(shared / "data/faces/teacher.npz"))
+    known = dict(np.load(shared / "data/faces/teacher.npz"))
+    names = list(known["blendshape_names"])
+    teacher = Teacher(shared / TEACHER_MODEL)
     pictures = read_tar(shared / "data/faces/faces.tar")
-    targets = teacher_targets(teacher["blendshapes"], list(teacher["blendshape_names"]))
-    crops, kept, landmarks = [], [], []
-    for i in tqdm(range(len(targets)), desc="faces"):
-        picture = pictures[f"{i:05d}.jpg"]
-        rgb = pad(picture, PADDING)
-        face = largest(aligner, rgb)
-        if face is not None:
+    crops, records = [], []
+    for i in tqdm(range(len(known["source"])), desc="faces"):
+        rgb = pad(pictures[f"{i:05d}.jpg"], PADDING)
+        face, label = largest(aligner, rgb), teacher.label(rgb)
+        if face is not None and label is not None:
+            mesh, shapes, pose = label
             crops.append(crop(rgb, face))
-            kept.append(i)
-            landmarks.append(to_crop(teacher["landmarks"][i] + float(border(picture, PADDING)), face))
-    people = [face_person(teacher["source"][i]) for i in kept]
-    points = teacher["landmarks"][kept].astype(np.float32)  # MediaPipe's 478
+            records.append((i, shapes, to_crop(mesh[:, :2], face), pose, mesh[:, :2]))
+    index, shapes, landmarks, poses, points = (np.stack(column) for column in zip(*records, strict=True))
     gap = np.linalg.norm(points[:, INNER_LIPS[0]] - points[:, INNER_LIPS[1]], axis=1)
     eyes = np.linalg.norm(points[:, OUTER_EYES[0]] - points[:, OUTER_EYES[1]], axis=1)
     return np.stack(crops), {
-        "index": np.array(kept),
-        "targets": targets[kept],
-        "blendshapes": teacher["blendshapes"][kept],
-        "blendshape_names": teacher["blendshape_names"],
-        "landmarks": np.stack(landmarks).astype(np.float16),
-        "yaw": head_yaw(teacher["pose"][kept]),
-        "emotion": teacher["emotion"][kept],
+        "index": index,
+        "targets": teacher_targets(shapes, names),
+        "blendshapes": shapes.astype(np.float16),
+        "blendshape_names": known["blendshape_names"],
+        "landmarks": landmarks.astype(np.float16),
+        "yaw": head_yaw(poses),
+        "emotion": known["emotion"][index],
         "lip_gap": gap / eyes,
-        "split": np.array([hashed_split("faces", p) for p in people]),
+        "split": np.array([hashed_split("faces", face_person(source)) for source in known["source"][index]]),
     }
 
 
@@ -116,13 +123,7 @@ def prepare_clips(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
     crops, records = [], []
     for source in tqdm(clip_sources(shared), desc="clips"):
         labels = np.load(shared / f"data/clips/{source['name']}.npz")
-        capture = cv2.VideoCapture(str(shared / f"data/clips/{source['name']}.mp4"))
-        frames = []
-        while True:
-            ok, bgr = capture.read()
-            if not ok:
-                break
-            frames.append(bgr[..., ::-1].copy())
+        frames = read_frames(shared / f"data/clips/{source['name']}.mp4")
         names = list(labels["names"])
         targets = teacher_targets(labels["bs"], names)
         noise = np.abs(targets - teacher_targets(labels["bs_crop"], names))

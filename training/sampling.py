@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from data import AUS, CROP, MARGIN, MESH, MESH_MIRROR, POINTS_68_MIRROR, STORED, proxy_targets, shape_mirror
+import torch.nn.functional as F
+from data import AUS, CROP, MESH, MESH_MIRROR, POINTS_68_MIRROR, STORED, proxy_targets, seen_noses, shape_mirror
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -22,25 +23,25 @@ class Source:
     """Crops of one source and the runs of consecutive frames in them.
 
     Attributes:
-        crops: (F, STORED, STORED, 3) uint8, memory-mapped.
+        crops: (F, STORED, STORED, 3) uint8, memory-mapped or on a GPU.
         targets: (F, N) in [0, 1]; NaN where unknown.
-        runs: (R, 2) first and past-the-last crop of each run.
+        runs: (R, 2) first and past-the-last crop of each run, an array.
         shapes: (F, 52) the teacher's blendshapes in [0, 1]; NaN where unknown.
         points: (F, POINTS, 2) landmarks in pixels of the stored crop; NaN where unknown.
         shapes_mirror: Order of the blendshapes in the mirror.
     """
 
-    crops: np.ndarray
-    targets: np.ndarray
+    crops: Tensor
+    targets: Tensor
     runs: np.ndarray
-    shapes: np.ndarray
-    points: np.ndarray
-    shapes_mirror: np.ndarray
+    shapes: Tensor
+    points: Tensor
+    shapes_mirror: Tensor
 
     @classmethod
     def load(cls, folder: Path, name: str, split: str, proxies: bool = False) -> Source:
         """The crops of one split of a source that prepare.py wrote, with `data.proxy_targets` or without."""
-        crops = np.load(folder / f"{name}_crops.npy", mmap_mode="r")
+        crops = torch.from_numpy(np.load(folder / f"{name}_crops.npy", mmap_mode="c"))  # "c": tensors want to write
         with np.load(folder / f"{name}.npz") as stored:
             arrays = dict(stored)
         mine = arrays["split"] == split
@@ -60,11 +61,19 @@ class Source:
             mirror = shape_mirror(names)
             if proxies:
                 targets[:, [AUS.index(6), AUS.index(9)]] = proxy_targets(shapes, names)
+                if name == "faces":
+                    targets[:, AUS.index(9)] = seen_noses(arrays["index"], targets[:, AUS.index(9)])
         if name in ("faces", "animated"):
             points[:, : len(MESH)] = arrays["landmarks"][:, MESH]
         elif name == "rendered":
             points[:, len(MESH) :] = arrays["landmarks"]
-        return cls(crops, targets, runs[mine[runs[:, 0]]], shapes, points, mirror)
+        told = [torch.from_numpy(x) for x in (targets, shapes, points, mirror)]
+        return cls(crops, told[0], runs[mine[runs[:, 0]]], *told[1:])
+
+    def to(self, device: torch.device) -> Source:
+        """The same on another device."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Source(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in fields.items()})
 
     def sample(self, rng: np.random.Generator, count: int, length: int, group: int = 1) -> tuple[np.ndarray, bool]:
         """(count, length) crop indices, and whether the sequences are repeated stills.
@@ -89,72 +98,139 @@ class Source:
         return first[:, None] + order, False
 
 
-def augment(
-    crops: np.ndarray, points: np.ndarray, still: bool, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """One camera and one light over a sequence.
+def augment(crops: Tensor, points: Tensor, still: bool, rng: np.random.Generator) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Over each sequence one camera and one light.
 
     Args:
-        crops: (T, STORED, STORED, 3) uint8.
-        points: (T, P, 2) pixels of the stored crops.
-        still: Move the camera over the sequence, because the face does not move.
+        crops: (B, T, STORED, STORED, 3) uint8.
+        points: (B, T, P, 2) pixels of the stored crops.
+        still: Move the camera over the sequences, because the faces do not move.
         rng: Where the chances come from.
 
     Returns:
-        (T, CROP, CROP, 3) uint8, the points in them, and whether they are mirrored.
+        (B, T, 3, CROP, CROP) uint8, the points in them, and which sequences are mirrored.
     """
-    length = len(crops)
-    mirrored = rng.random() < 0.5
+    count, length = crops.shape[:2]
+    device = crops.device
+
+    def one(draw: Callable[..., np.ndarray], *shape: int) -> np.ndarray:
+        """Of each sequence one, or several."""
+        return draw(size=(count, 1, *shape))
+
+    mirrored = one(rng.random) < 0.5
     drift = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
-    wobble = (drift + 0.3 * np.sin(3 * drift + rng.uniform(0, 6.3))) * still
-    scale = np.exp(np.clip(0.05 * rng.normal(), -0.1, 0.1) + 0.01 * rng.normal() * wobble)
-    angle = 0.07 * rng.normal() + 0.02 * rng.normal() * wobble
-    shift = CROP / 2 * (0.03 * rng.normal(size=2) + 0.012 * rng.normal(size=2) * wobble[:, None])
-    shift = shift + 0.12 * rng.normal(size=(length, 2))  # the tracker's jitter
-    middle = (CROP - 1) / 2
-    out = np.empty((length, CROP, CROP, 3), np.uint8)
-    moved = np.empty_like(points)
-    for t in range(length):
-        a = scale[t] * np.cos(angle[t])
-        b = scale[t] * np.sin(angle[t])
-        m = np.array([[a, -b], [b, a]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
-        offset = middle + shift[t] - m @ np.full(2, (STORED - 1) / 2)
-        matrix = np.column_stack([m, offset])
-        cv2.warpAffine(crops[t], matrix, (CROP, CROP), dst=out[t], borderMode=cv2.BORDER_REPLICATE)
-        moved[t] = points[t] @ m.T + offset
-    return _light(out, rng), moved, mirrored
+    wobble = (drift + 0.3 * np.sin(3 * drift + 6.3 * one(rng.random))) * still
+    scale = np.exp(np.clip(0.05 * one(rng.normal), -0.1, 0.1) + 0.01 * one(rng.normal) * wobble)
+    angle = 0.07 * one(rng.normal) + 0.02 * one(rng.normal) * wobble
+    shift = CROP / 2 * (0.03 * one(rng.normal, 2) + 0.012 * one(rng.normal, 2) * wobble[..., None])
+    shift = shift + 0.12 * rng.normal(size=(count, length, 2))  # the tracker's jitter
+    side = np.where(mirrored, -1.0, 1.0)
+    scale = scale * (CROP / STORED)
+    a, b = scale * np.cos(angle), scale * np.sin(angle)
+    m = np.stack([np.stack([a * side, -b], -1), np.stack([b * side, a], -1)], -2)  # (B, T, 2, 2)
+    offset = (CROP - 1) / 2 + shift - m @ np.full(2, (STORED - 1) / 2)
+    forward, back = (torch.tensor(x, dtype=torch.float32, device=device) for x in (m, np.linalg.inv(m)))
+    offset = torch.tensor(offset, dtype=torch.float32, device=device)
+    moved = points @ forward.transpose(-1, -2) + offset[:, :, None]
+    ys, xs = torch.meshgrid(*[torch.arange(CROP, device=device, dtype=torch.float32)] * 2, indexing="ij")
+    places = (torch.stack([xs, ys], -1).flatten(0, 1) - offset[:, :, None]) @ back.transpose(-1, -2)
+    grid = (places * (2 / (STORED - 1)) - 1).flatten(0, 1).unflatten(1, (CROP, CROP))
+    frames = crops.flatten(0, 1).permute(0, 3, 1, 2).float()
+    frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=True)
+    return _light(frames.unflatten(0, (count, length)), rng), moved, mirrored[:, 0]
 
 
-def _light(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T, CROP, CROP, 3) uint8, with another light, lens and sensor."""
-    grey, small, noisy, covered, blurred, packed = rng.random(6)
-    if grey < 0.35:
-        frames = np.repeat(frames.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
-    levels = np.linspace(1e-4, 1, 256)
-    curve = levels ** np.exp(0.3 * rng.normal())
-    curve = (curve - 0.5) * rng.uniform(0.5, 1.3) + 0.5 + rng.uniform(-0.15, 0.15)
-    tables = curve[:, None] * (1 + 0.06 * rng.normal(size=3))
-    lookup = (tables.clip(0, 1) * 255).round().astype(np.uint8)[None]
-    frames = np.stack([cv2.LUT(f, lookup) for f in frames])
-    if small < 0.2:  # a smaller face, enlarged
-        side = int(rng.uniform(30, 90))
-        frames = np.stack(
-            [cv2.resize(cv2.resize(f, (side, side), interpolation=cv2.INTER_AREA), (CROP, CROP)) for f in frames]
-        )
-    if blurred < 0.1:
-        sigma = rng.uniform(0.5, 2.0, 2)
-        frames = np.stack([cv2.GaussianBlur(f, (0, 0), sigma[0], sigmaY=sigma[1]) for f in frames])
-    if covered < 0.05:  # something before the face
-        top, left = rng.integers(0, 80, 2)
-        height, width = rng.integers(15, 45, 2)
-        frames[:, top : top + height, left : left + width] = rng.integers(0, 256, 3)
-    if noisy < 0.15:
-        noise = rng.normal(0, 255 * 0.03 * rng.random(), frames.shape).astype(np.float32)
-        frames = (frames + noise).clip(0, 255).astype(np.uint8)
-    if packed < 0.15:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(20, 85))]
-        frames = np.stack([cv2.imdecode(cv2.imencode(".jpg", f, quality)[1], cv2.IMREAD_COLOR) for f in frames])
+def _light(frames: Tensor, rng: np.random.Generator) -> Tensor:
+    """(B, T, 3, CROP, CROP) in [0, 255] to uint8, each sequence with another light, lens and sensor."""
+    count, device = len(frames), frames.device
+
+    def on(x: np.ndarray) -> Tensor:
+        return torch.tensor(x, dtype=torch.float32, device=device).view(*x.shape, *[1] * (5 - x.ndim))
+
+    def chosen(share: float) -> Tensor:
+        return torch.tensor(np.flatnonzero(rng.random(count) < share), device=device)
+
+    grey = chosen(0.35)
+    frames[grey] = frames[grey].mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
+    gamma, contrast = np.exp(0.3 * rng.normal(size=count)), rng.uniform(0.5, 1.3, count)
+    light, tint = rng.uniform(-0.15, 0.15, count), 1 + 0.06 * rng.normal(size=(count, 1, 3))
+    frames = (frames / 255).clamp(1e-4, 1) ** on(gamma)
+    frames = 255 * (((frames - 0.5) * on(contrast) + 0.5 + on(light)) * on(tint)).clamp(0, 1)
+    for some in np.array_split(np.flatnonzero(rng.random(count) < 0.2), 4):  # a smaller face, enlarged
+        if len(some):
+            side = int(rng.uniform(30, 90))
+            mine = torch.tensor(some, device=device)
+            small = F.interpolate(frames[mine].flatten(0, 1), size=(side, side), mode="area")
+            frames[mine] = F.interpolate(small, size=(CROP, CROP), mode="bilinear").unflatten(0, (len(some), -1))
+    mine = chosen(0.1)
+    if len(mine):
+        frames[mine] = _blur(frames[mine], rng.uniform(0.5, 2.0, (len(mine), 2)))
+    mine = chosen(0.05)  # something before the face
+    first, extent = on(rng.integers(0, 80, (len(mine), 2))), on(rng.integers(15, 45, (len(mine), 2)))
+    place = torch.arange(CROP, device=device)
+    rows, columns = ((place >= first) & (place < first + extent)).split(1, 1)
+    colour = on(rng.integers(0, 256, (len(mine), 1, 3)))
+    frames[mine] = torch.where(rows.transpose(-1, -2) & columns, colour, frames[mine])
+    mine = chosen(0.15)
+    noise = torch.randn(frames[mine].shape, device=device, generator=_generator(rng, device))
+    frames[mine] = (frames[mine] + noise * on(255 * 0.03 * rng.random(len(mine)))).clamp(0, 255)
+    mine = chosen(0.15)
+    if len(mine):
+        frames[mine] = _compress(frames[mine], rng.uniform(20, 85, len(mine)))
+    return frames.round().to(torch.uint8)
+
+
+def _generator(rng: np.random.Generator, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+
+
+def _blur(frames: Tensor, sigma: np.ndarray) -> Tensor:
+    """Gaussian blur of each sequence: (B, T, 3, H, W) with (B, 2) standard deviations across and down."""
+    reach = 6
+    for axis, spread in zip((-1, -2), sigma.T, strict=True):
+        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / spread[:, None]) ** 2)
+        taps /= taps.sum(1, keepdims=True)
+        edges = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
+        padded = F.pad(frames.flatten(0, 1), edges, mode="replicate").unflatten(0, frames.shape[:2])
+        weights = torch.tensor(taps, dtype=torch.float32, device=frames.device)[..., None, None, None, None]
+        frames = sum(padded.narrow(axis, k, frames.shape[axis]) * weights[:, k] for k in range(2 * reach + 1))
     return frames
+
+
+# JPEG, ITU-T T.81: the luminance and chrominance tables of its annex K, and of JFIF the colours.
+LUMINANCE = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51,
+    87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103, 99,
+)  # fmt: skip
+CHROMINANCE = (
+    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, *[99] * 38,
+)  # fmt: skip
+YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def _compress(frames: Tensor, quality: np.ndarray) -> Tensor:
+    """What JPEG loses, chrominance at half the size: (B, T, 3, H, W) in [0, 255], with (B,) qualities."""
+    ycc = torch.tensor(YCC, device=frames.device)
+    luma, *chroma = torch.einsum("btchw,dc->dbthw", frames, ycc)
+    percent = np.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
+    out = [_quantise(luma - 128, LUMINANCE, percent) + 128]
+    for plane in chroma:
+        half = _quantise(F.avg_pool2d(plane, 2), CHROMINANCE, percent)
+        out.append(F.interpolate(half, scale_factor=2, mode="bilinear"))
+    return torch.einsum("dbthw,cd->btchw", torch.stack(out), torch.linalg.inv(ycc)).clamp(0, 255)
+
+
+def _quantise(plane: Tensor, table: Sequence[int], percent: np.ndarray) -> Tensor:
+    """(B, T, H, W) through the discrete cosine transform of 8 x 8 blocks, whose coefficients are rounded."""
+    k = torch.arange(8, device=plane.device, dtype=torch.float32)
+    basis = torch.cos((2 * k + 1) * k[:, None] * torch.pi / 16) / 2
+    basis[0] /= 2**0.5
+    steps = (np.reshape(table, (8, 8)) * percent[:, None, None]).clip(1).round()
+    step = torch.tensor(steps, dtype=torch.float32, device=plane.device)[:, None, None, None]
+    blocks = plane.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (B, T, rows, columns, 8, 8)
+    coefficients = (basis @ blocks @ basis.T / step).round() * step
+    return (basis.T @ coefficients @ basis).transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
 @dataclass
@@ -199,31 +275,28 @@ class Batches(IterableDataset):
         self.groups = groups
 
     def __iter__(self) -> Iterator[Batch]:
-        cv2.setNumThreads(1)
         for step in self.steps:
             yield self.batch(np.random.default_rng((*self.seed, step)))
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch."""
-        crops, targets, shapes, points = [], [], [], []
-        mirror = np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR])
+        parts = []
+        order = np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR])
         for name, count in self.counts.items():
             source = self.sources[name]
             index, still = source.sample(rng, count, self.length, self.groups.get(name, 1))
-            for row in index:
-                picture, places, mirrored = augment(source.crops[row], source.points[row], still, rng)
-                crops.append(picture)
-                targets.append(source.targets[row])
-                shapes.append(source.shapes[row][:, source.shapes_mirror] if mirrored else source.shapes[row])
-                points.append(places[:, mirror] if mirrored else places)
-        return Batch(
-            torch.from_numpy(np.stack(crops)).movedim(-1, -3),
-            torch.from_numpy(np.stack(targets)),
-            torch.from_numpy(np.stack(shapes)),
-            torch.from_numpy(np.stack(points)) * (2 / (CROP - 1)) - 1,
-        )
+            device = source.crops.device
+            rows = torch.from_numpy(index).to(device)
+            crops, points, turned = augment(source.crops[rows], source.points[rows], still, rng)
+            mirrored, mirror = torch.from_numpy(turned).to(device)[:, None, None], torch.from_numpy(order).to(device)
+            shapes = source.shapes[rows]
+            shapes = torch.where(mirrored, shapes[..., source.shapes_mirror], shapes)
+            points = torch.where(mirrored[..., None], points[:, :, mirror], points) * (2 / (CROP - 1)) - 1
+            parts.append((crops, source.targets[rows], shapes, points))
+        return Batch(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def centre(x: Tensor) -> Tensor:
-    """Stored crops without their margin: (..., 3, STORED, STORED) -> (..., 3, CROP, CROP)."""
-    return x[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+def shrink(x: Tensor) -> Tensor:
+    """Stored crops as the network takes them: (B, 3, STORED, STORED) -> (B, 3, CROP, CROP) uint8."""
+    small = F.interpolate(x.float(), size=(CROP, CROP), mode="bilinear", antialias=True)
+    return small.round().clamp(0, 255).to(torch.uint8)

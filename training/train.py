@@ -2,18 +2,18 @@ r"""Step 2: train mdhr-lite.
 
     python training/train.py --data ../runs/data --out ../runs/lite
 
-Three stages. "mixed": single crops of all sources, so that backbone, regions and heads learn what each action unit
-looks like; the dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "frames": the
-same, with most of the weight on real faces. "windows": 16 frames of clips, of rendered people and of stills under a
-moving camera; the backbone rests, everything behind it learns.
+Two stages. "frames": single crops of all sources, so that backbone, regions and heads learn what each action unit
+looks like; the dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "windows": 16
+frames of clips, of rendered people and of stills under a moving camera; the backbone rests, everything behind it
+learns.
 
-Ablations of the last stage, all from the same second one:
+Ablations of the second stage, all from the same first one:
 
     python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/frames.pt \
-        --mixed-steps 0 --frame-steps 0 --without dynamics
+        --frame-steps 0 --without dynamics
 
-Writes checkpoint.pt (resumed from when it is there), log.jsonl, mixed.pt and frames.pt (the network after the
-first two stages; the latter is the single-frame ablation) and, at the end, final.pt, all with averaged weights.
+Writes checkpoint.pt (resumed from when it is there), log.jsonl, frames.pt (the network after the first stage, which is
+the single-frame ablation) and, at the end, final.pt, all with averaged weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -90,12 +89,13 @@ GROUPED = ("clips", "animated")  # the first of a batch, in multiples of GROUP
 STAGES = {
     # sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
     # rendered face counts: a disputed one, and any other but AU6 and AU9.
-    "mixed": Stage({"clips": 12, "animated": 16, "faces": 20, "rendered": 16}, 1, 3e-3, 0.3, 0.6),
-    "frames": Stage({"clips": 12, "animated": 20, "faces": 20, "rendered": 12}, 1, 3e-3, 0.0, 0.5),
+    "frames": Stage({"clips": 8, "animated": 32, "faces": 16, "rendered": 8}, 1, 3e-3, 0.0, 0.5),
     "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3),
 }
+SQUEEZED = 32  # channels of a token from which the auxiliary targets are told
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
-REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.1, 2.0
+REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.2, 5.0
+POINTS_CLOSE = 0.01  # half a pixel: from here on the loss of points falls with the square of the distance
 
 
 class Trainee(nn.Module):
@@ -106,19 +106,21 @@ class Trainee(nn.Module):
         spread: (52,) standard deviations of the blendshapes, by which they are divided: many are small.
     """
 
-    def __init__(self, config: MDHRConfig, spread: np.ndarray) -> None:
+    spread: Tensor
+
+    def __init__(self, config: MDHRConfig, spread: Tensor) -> None:
         super().__init__()
         self.mdhr = MDHR(config)
-        self.register_buffer("spread", torch.tensor(spread, dtype=torch.float32))
+        self.register_buffer("spread", spread)
         with torch.no_grad():
             # The temporal parts begin as if they were not there.
             self.mdhr.dynamics.output.norm.weight.zero_()
             self.mdhr.temporal.weight.zero_()
             self.mdhr.temporal.weight[TCN_KERNEL // 2] = 1.0
             self.mdhr.temporal.bias.zero_()
-        self.squeeze = nn.Linear(config.width, 16)
-        self.shapes = nn.Linear(16 * TOKENS, SHAPES)
-        self.points = nn.Linear(16 * TOKENS, 2 * POINTS)
+        self.squeeze = nn.Linear(config.width, SQUEEZED)
+        self.shapes = nn.Linear(SQUEEZED * TOKENS, SHAPES)
+        self.points = nn.Linear(SQUEEZED * TOKENS, 2 * POINTS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """(B, T, 3, CROP, CROP) uint8 -> scores, region logits, blendshapes and points, all (B, T, ...)."""
@@ -223,25 +225,25 @@ def masked_mean(error: Tensor, known: Tensor) -> Tensor:
     return (error * known).sum() / known.sum().clamp_min(1)
 
 
-def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tuple[Tensor, dict]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    with torch.autocast(batch.crops.device.type, dtype=torch.bfloat16):
         scores, logits, shapes, points = trainee(batch.crops)
     known = ~batch.targets.isnan()
     y = batch.targets.nan_to_num(0.0)
     s = scores.float().clamp(1e-4, 1 - 1e-4)
     weights = weights * known
     losses = {"score": (F.binary_cross_entropy(s, y, reduction="none") * weights).sum() / weights.sum()}
-    region_loss = torch.zeros(())
+    region_loss = s.new_zeros(())
     for region, logit in zip(trainee.mdhr.config.regions, logits, strict=True):
         columns = [AUS.index(au) for au in region.aus]
-        bits = torch.tensor([1 << (len(columns) - 1 - i) for i in range(len(columns))])
-        classes = ((y[..., columns] > ACTIVE).long() * bits).sum(-1)
+        bits = torch.arange(len(columns) - 1, -1, -1, device=y.device)
+        classes = ((y[..., columns] > ACTIVE).long() << bits).sum(-1)
         usable = known[..., columns].all(-1)
-        if usable.any():
-            region_loss = region_loss + F.cross_entropy(logit[usable].float(), classes[usable])
+        error = F.cross_entropy(logit.float().flatten(0, -2), classes.flatten(), reduction="none")
+        region_loss = region_loss + masked_mean(error, usable.flatten())
     losses["region"] = REGION_LOSS * region_loss
     drawn = stage.counts["rendered"]  # the last ones of a batch
-    agreement = torch.zeros(())
+    agreement = s.new_zeros(())
     for mine in (slice(-drawn), slice(-drawn, None)):  # within real and within drawn; over windows also within each
         agreement = agreement + disagreement(s[mine].flatten(0, 1), y[mine].flatten(0, 1), weights[mine].flatten(0, 1))
     losses["agreement"] = AGREEMENT_LOSS * agreement
@@ -255,9 +257,9 @@ def loss_of(trainee: Trainee, batch: Batch, stage: Stage, weights: Tensor) -> tu
         told = batch.shapes.nan_to_num() / trainee.spread
         losses["shapes"] = SHAPES_LOSS * masked_mean((shapes.float() - told) ** 2, named)
         places = batch.points.flatten(2).nan_to_num()
-        off = F.smooth_l1_loss(points.float(), places, reduction="none", beta=0.05)
+        off = F.smooth_l1_loss(points.float(), places, reduction="none", beta=POINTS_CLOSE)
         losses["points"] = POINTS_LOSS * masked_mean(off, placed)
-    return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
+    return torch.stack(list(losses.values())).sum(), {k: v.detach() for k, v in losses.items()}
 
 
 def optimiser(trainee: Trainee, stage: Stage) -> Muon:
@@ -290,26 +292,30 @@ def share_gradients(trainee: Trainee) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def rate_at(step: int, name: str, length: int) -> float:
-    """Share of the highest learning rate: rising over 200 steps, and falling to 0 but in the first stage."""
-    rise = min(1.0, (step + 1) / min(200, length))
-    return rise if name == "mixed" else rise * max(0.0, 1 - step / length)
+def rate_at(step: int, length: int) -> float:
+    """Share of the highest learning rate: rising over 200 steps, and falling to 0."""
+    return min(1.0, (step + 1) / min(200, length)) * max(0.0, 1 - step / length)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--mixed-steps", type=int, default=3400)
     parser.add_argument("--frame-steps", type=int, default=6000)
     parser.add_argument("--window-steps", type=int, default=220)
-    parser.add_argument("--init", type=Path, help="mixed.pt or frames.pt of another run, for stages of no steps")
+    parser.add_argument("--init", type=Path, help="frames.pt of another run, with --frame-steps 0")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches; on a GPU none")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--scale", type=int, default=1, help="so many times the sequences of a batch")
+    parser.add_argument("--save-every", type=int, default=500, help="steps from checkpoint to checkpoint")
     args = parser.parse_args()
+    device = torch.device(args.device)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     rank = int(os.environ.get("RANK", "0"))  # torchrun sets it
@@ -318,14 +324,15 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {
         # the wrinkles of animated faces do not move: no stand-ins
-        name: Source.load(args.data, name, "train", proxies=name != "animated")
+        name: Source.load(args.data, name, "train", proxies=name != "animated").to(device)
         for name in ("clips", "animated", "faces", "rendered")
     }
     config = dataclasses.replace(CONFIG, head=args.head)
-    spread = np.nanstd(sources["faces"].shapes, axis=0).clip(0.02)
-    trainee = Trainee(config, spread).to(memory_format=torch.channels_last)
+    shapes = sources["faces"].shapes
+    spread = shapes[~shapes.isnan().any(1)].std(0).clamp_min(0.02)
+    trainee = Trainee(config, spread).to(device, memory_format=torch.channels_last)
     if args.init:
-        learnt = torch.load(args.init, weights_only=True)["state"]
+        learnt = torch.load(args.init, weights_only=True, map_location=device)["state"]
         if args.head != CONFIG.head:  # another head begins anew
             learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
         trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
@@ -334,22 +341,24 @@ def main() -> None:
         trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=True
     )
     checkpoint = args.out / "checkpoint.pt"
-    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    state = torch.load(checkpoint, weights_only=True, map_location=device) if checkpoint.exists() else None
     if state is not None:
         trainee.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
     done = 0 if state is None else state["step"]
     log = (args.out / "log.jsonl").open("a")
+    workers = args.workers if device.type == "cpu" else 0
     started, begun_at = time.time(), done
-    ends = np.cumsum([args.mixed_steps, args.frame_steps, args.window_steps]).tolist()
+    ends = [args.frame_steps, args.frame_steps + args.window_steps]
     for (name, stage), first, end in zip(STAGES.items(), [0, *ends], ends, strict=False):
         steps = range(first, end)
         if done >= end:
             continue
         single = stage.length == 1
-        weights = label_weights(stage)
+        stage = dataclasses.replace(stage, counts={k: n * args.scale for k, n in stage.counts.items()})
+        weights = label_weights(stage).to(device)
         adam = optimiser(trainee, stage)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, name=name, length=len(steps)))
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, length=len(steps)))
         if state is not None and done > steps.start:
             adam.load_state_dict(state["adam"])
             schedule.load_state_dict(state["schedule"])
@@ -374,10 +383,10 @@ def main() -> None:
                 dict.fromkeys(GROUPED, GROUP) if single else {},
             ),
             batch_size=None,
-            num_workers=args.workers,
-            prefetch_factor=4 if args.workers else None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
         )
-        recent: list[dict] = []
+        recent: list[dict[str, Tensor]] = []
         for step, batch in zip(todo, batches, strict=True):
             if single:
                 trainee.train()
@@ -399,11 +408,11 @@ def main() -> None:
                 record = {
                     "step": done,
                     "stage": name,
-                    **{k: round(float(np.mean([r[k] for r in recent])), 5) for k in parts},
+                    **{k: round(float(torch.stack([r[k] for r in recent]).mean()), 5) for k in parts},
                     "s": round(time.time() - started),
                     "s_a_step": round((time.time() - started) / (done - begun_at), 3),
                 }
-                if done % 500 == 0 or last:
+                if done % args.save_every == 0 or last:
                     model = averaged.module.mdhr
                     record["validation"] = report(
                         model, args.data, "validation", mode="frames" if single else "windows"
