@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import torch
 from data import AUS, TEACHER, clip_sources, face_person, hashed_split, load_splits, teacher_targets
-from prepare import PADDING, TEACHER_MODEL, crop, largest, pad, read_frames, read_tar, to_crop
+from prepare import PADDING, crop, largest, pad, read_frames, read_tar, to_crop
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 from skimage.transform import SimilarityTransform
-from teacher import Teacher
+from teacher import TEACHER_MODEL, Teacher
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from data import AUS, STORED, TEMPLATE, clip_sources, face_person, hashed_split, load_splits, teacher_targets
 from PIL import Image
-from teacher import Teacher
+from teacher import TEACHER_MODEL, Teacher
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
@@ -27,7 +27,6 @@ from pyfau.crop import crop_face, fit_similarity
 from pyfau.video import read_video
 
 LOST = 0.6  # as in tracking
-TEACHER_MODEL = "models/face_landmarker.task"
 PADDING = 0.35  # around the tight pictures of faces, in their larger sides
 INNER_LIPS, OUTER_EYES = (13, 14), (33, 263)  # of the teacher's landmarks
 
