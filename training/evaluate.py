@@ -31,6 +31,7 @@ from pyfau.weights.store import load_model
 SOURCES = ("clips", "faces", "rendered")
 LIPS_PARTED = 0.08  # a gap between the inner lips over this, in distances of the outer eye corners
 LEAST_FRAMES, LEAST_MOTION = 30, 0.03  # of a clip, for a correlation within it
+LEAST_RENDERED = 12  # and frames of a rendered sequence, which has 16
 MOST_NEUTRAL = 0.1  # share of neutral faces in which an AU may be active at its threshold
 BINS = 15
 SHEET = 40  # pictures of a contact sheet
@@ -116,12 +117,12 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 1e-6 and b.std() > 1e-3 else float("nan")
 
 
-def within(scored: Scored, column: int) -> float:
-    """Mean over clips of the correlation within each, where the target moves at all."""
+def within(scored: Scored, column: int, frames: int = LEAST_FRAMES) -> float:
+    """Mean over clips of so many frames of the correlation within each, where the target moves at all."""
     found = []
     for run in np.unique(scored.runs):
         mine = scored.runs == run
-        if mine.sum() >= LEAST_FRAMES and np.nanstd(scored.targets[mine, column]) > LEAST_MOTION:
+        if mine.sum() >= frames and np.nanstd(scored.targets[mine, column]) > LEAST_MOTION:
             found.append(correlation(scored.scores[mine, column], scored.targets[mine, column]))
     return float(np.nanmean(found)) if found else float("nan")
 
@@ -158,7 +159,7 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
             figures["faces_r"] = correlation(faces.scores[:, i], faces.targets[:, i])
         figures["rendered_auc"] = area(drawn.targets[:, i] > PRESENT_RENDERED, drawn.scores[:, i])
         figures["rendered_r"] = correlation(drawn.scores[:, i], drawn.targets[:, i])
-        figures["rendered_within_r"] = within(drawn, i)
+        figures["rendered_within_r"] = within(drawn, i, LEAST_RENDERED)
         result["aus"][f"AU{au:02d}"] = {k: round(v, 3) for k, v in figures.items()}
     for name, chosen in (("summary", AUS), ("judged", JUDGED)):
         rows = [result["aus"][f"AU{au:02d}"] for au in chosen]

@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--frame-steps", type=int, default=6000)
     parser.add_argument("--window-steps", type=int, default=220)
-    parser.add_argument("--init", type=Path, help="frames.pt of another run, with --frame-steps 0")
+    parser.add_argument("--init", type=Path, help="frames.pt of another run, to go on from")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
