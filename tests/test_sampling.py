@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # its modules import each other by their names
 
 import sampling
-from data import CROP, MESH, MESH_MIRROR, STORED, WRINKLED, seen_noses
+from data import CROP, HERE, MESH, MESH_MIRROR, STORED, WRINKLED, seen_noses
 
 
 @pytest.fixture
@@ -78,12 +80,11 @@ def test_points_stay_where_they_are_on_the_face(rng: np.random.Generator, monkey
     np.testing.assert_array_equal(sides[far], ~mirrored[far])
 
 
-@pytest.mark.parametrize(("length", "still"), [(1, False), (16, True)])
-def test_a_sequence_has_one_light(rng: np.random.Generator, length: int, still: bool) -> None:
-    pictures = np.repeat(smooth(rng, 30, STORED)[:, None], length, axis=1).astype(np.uint8)
-    points = torch.zeros(30, length, 1, 2)
-    frames, _, _ = sampling.augment(torch.from_numpy(pictures), points, still, rng)
-    assert frames.shape == (30, length, 3, CROP, CROP)
+@pytest.mark.parametrize("still", [False, True])
+def test_a_sequence_has_one_light(rng: np.random.Generator, still: bool) -> None:
+    pictures = np.repeat(smooth(rng, 30, STORED)[:, None], 16, axis=1).astype(np.uint8)
+    frames, _, _ = sampling.augment(torch.from_numpy(pictures), torch.zeros(30, 16, 1, 2), still, rng)
+    assert frames.shape == (30, 16, 3, CROP, CROP)
     means = frames.float().mean((2, 3, 4))
     assert means.std(0).max() > 10  # each sequence another one
     assert (means.max(1).values - means.min(1).values).max() < 6  # the camera moves a little
@@ -97,6 +98,45 @@ def test_the_mirror_of_the_mesh_is_one() -> None:
 
 
 def test_noses_that_were_seen_count_before_stand_ins() -> None:
-    given = np.array([np.nan, 0.0, 0.7, 0.7], np.float32)
-    found = seen_noses(np.array([352, 352, -1, 1]), given)
-    np.testing.assert_allclose(found, [WRINKLED, WRINKLED, 0.7, 0.7], rtol=1e-6)
+    seen = json.loads((HERE / "noses.json").read_text())
+    numbers = np.array([seen["wrinkled"][0], seen["smooth"][0], seen["smooth"][-1], -1, -1])
+    found = seen_noses(numbers, np.array([np.nan, 0.7, np.nan, 0.7, np.nan], np.float32))
+    np.testing.assert_allclose(found, [WRINKLED, 0.0, 0.0, 0.7, np.nan], rtol=1e-6)
+
+
+def source(count: int) -> sampling.Source:
+    """Pictures whose left half is white, with a blendshape and a point for each side, and a run of 4 after another."""
+    crops = np.zeros((count, STORED, STORED, 3), np.uint8)
+    crops[:, :, : STORED // 2] = 255
+    shapes = torch.tensor([[1.0, 0.0]]).repeat(count, 1)
+    points = torch.full((count, sampling.POINTS, 2), torch.nan)
+    points[:, MESH.index(33)] = torch.tensor([30.0, 60.0])  # the outer corners of the eyes
+    points[:, MESH.index(263)] = torch.tensor([98.0, 60.0])
+    runs = np.arange(0, count, 4)[:, None] + [0, 4]
+    targets = torch.arange(count)[:, None].float()
+    return sampling.Source(torch.from_numpy(crops), targets, runs, shapes, points, torch.tensor([1, 0]))
+
+
+def batches(steps: range, length: int = 1) -> sampling.Batches:
+    return sampling.Batches({"clips": source(80)}, {"clips": 40}, length, steps, (0, 0), {"clips": 4})
+
+
+def test_what_is_told_of_a_picture_is_mirrored_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_light", lambda frames, rng: frames.round().to(torch.uint8))
+    batch = next(iter(batches(range(1))))
+    left = batch.crops[:, 0, 0, :, :20].float().mean((1, 2)) > 127
+    assert 5 < left.sum() < 35
+    np.testing.assert_array_equal(batch.shapes[:, 0, 0].numpy() > 0.5, left.numpy())
+    corners = batch.points[:, 0, [MESH.index(33), MESH.index(263)], 0]
+    assert (corners[:, 0] < 0).all()  # what is called left stays on the left of the picture
+    assert (corners[:, 1] > 0).all()
+    groups = batch.targets[:, 0, 0].unflatten(0, (-1, 4)) // 4
+    assert (groups == groups[:, :1]).all()  # four of one run
+
+
+def test_workers_take_turns() -> None:
+    alone = list(batches(range(3, 8)))
+    shared = list(DataLoader(batches(range(3, 8)), batch_size=None, num_workers=2))
+    assert len(alone) == len(shared) == 5
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one.crops, other.crops)

@@ -118,6 +118,7 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     report = json.loads(figures.read_text())
     assert len(report["calibrated"]["aus"]) == len(report["occurrence"]) == N
     assert len(list(sheets.glob("*.png"))) == 2 * N
+    assert np.isfinite(report["head"]["summary"]["rendered_within_r"])
     detector = AUDetector(folder, device="cpu")
     assert len(detector.aus) == N
     chosen = json.loads(calibration.read_text())

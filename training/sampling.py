@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from data import AUS, CROP, MESH, MESH_MIRROR, POINTS_68_MIRROR, STORED, proxy_targets, seen_noses, shape_mirror
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 POINTS = len(MESH) + len(POINTS_68_MIRROR)  # the teacher's on real faces, the renderer's on drawn ones
 SHAPES = 52
@@ -275,7 +275,9 @@ class Batches(IterableDataset):
         self.groups = groups
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in self.steps:
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)  # they take turns
+        for step in self.steps[first::stride]:
             yield self.batch(np.random.default_rng((*self.seed, step)))
 
     def batch(self, rng: np.random.Generator) -> Batch:

@@ -297,6 +297,10 @@ def rate_at(step: int, length: int) -> float:
     return min(1.0, (step + 1) / min(200, length)) * max(0.0, 1 - step / length)
 
 
+def save(net: MDHR, config: MDHRConfig, file: Path) -> None:
+    torch.save({"config": config.to_json(), "state": net.state_dict()}, file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
@@ -336,7 +340,6 @@ def main() -> None:
         if args.head != CONFIG.head:  # another head begins anew
             learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
         trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
-    leave_out(trainee.mdhr, args.without)
     averaged = torch.optim.swa_utils.AveragedModel(
         trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=True
     )
@@ -352,27 +355,33 @@ def main() -> None:
     ends = [args.frame_steps, args.frame_steps + args.window_steps]
     for (name, stage), first, end in zip(STAGES.items(), [0, *ends], ends, strict=False):
         steps = range(first, end)
+        file = args.out / f"{'final' if name == 'windows' else name}.pt"
         if done >= end:
+            if rank == 0 and done == end > first and not file.exists():  # it was stopped before it could write
+                save(averaged.module.mdhr, config, file)
             continue
         single = stage.length == 1
         stage = dataclasses.replace(stage, counts={k: n * args.scale for k, n in stage.counts.items()})
         weights = label_weights(stage).to(device)
-        adam = optimiser(trainee, stage)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, length=len(steps)))
-        if state is not None and done > steps.start:
-            adam.load_state_dict(state["adam"])
-            schedule.load_state_dict(state["schedule"])
-        elif first > 0:
+        resumed = done > first
+        if first > 0 and not resumed:
             trainee.load_state_dict(averaged.module.state_dict())  # from the average, whose batch norms suit it
         if not single:
+            leave_out(trainee.mdhr, args.without)
+        adam = optimiser(trainee, stage)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, length=len(steps)))
+        if state is not None and resumed:
+            adam.load_state_dict(state["adam"])
+            schedule.load_state_dict(state["schedule"])
+        if not single:
             averaged.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_WINDOWS)
-            if done <= steps.start:
+            if not resumed:
                 averaged.n_averaged.zero_()  # the average begins anew
                 if "temporal" not in args.without:
                     smooth(trainee.mdhr.temporal, NEIGHBOUR)
                 if "dynamics" not in args.without:
                     nn.init.constant_(trainee.mdhr.dynamics.output.norm.weight, HINT)
-        todo = range(max(done, steps.start), steps.stop)
+        todo = range(max(done, first), end)
         batches = DataLoader(
             Batches(
                 sources,
@@ -431,10 +440,8 @@ def main() -> None:
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 print(record, flush=True)
-        if rank > 0:
-            continue
-        file = args.out / f"{'final' if name == 'windows' else name}.pt"
-        torch.save({"config": config.to_json(), "state": averaged.module.mdhr.state_dict()}, file)
+        if rank == 0:
+            save(averaged.module.mdhr, config, file)
 
 
 if __name__ == "__main__":
