@@ -100,7 +100,7 @@ def test_a_real_face_takes_other_expressions(shared: Path) -> None:
         others = known["blendshapes"][:200].astype(np.float64)
     motion = animate.Motion.learn(meshes, shapes, names)
     picture = read_picture(shared / "media/single_face.jpg")
-    still = animate.Still("faces", 7, "seven", picture, 0.0)
+    still = animate.Still((0, 7), "seven", picture, 0.0)
     made = animate.animate([still], motion, animate.Donors.among(others, names), model)
     stills, variants, crops, labels, landmarks = zip(*made, strict=True)
     assert set(stills) == {"seven"}

@@ -24,7 +24,7 @@ def rng() -> np.random.Generator:
 
 
 def smooth(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """(count, size, size, 3) uint8, without hard edges."""
+    """(count, size, size, 3) whole numbers in [0, 255], without hard edges."""
     coarse = rng.uniform(0, 255, (count, 8, 8, 3)).astype(np.float32)
     return np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_CUBIC) for x in coarse]).clip(0, 255).round()
 
@@ -117,8 +117,8 @@ def source(count: int) -> sampling.Source:
     return sampling.Source(torch.from_numpy(crops), targets, runs, shapes, points, torch.tensor([1, 0]))
 
 
-def batches(steps: range, length: int = 1) -> sampling.Batches:
-    return sampling.Batches({"clips": source(80)}, {"clips": 40}, length, steps, (0, 0), {"clips": 4})
+def batches(steps: range) -> sampling.Batches:
+    return sampling.Batches({"clips": source(80)}, {"clips": 40}, 1, steps, (0, 0), {"clips": 4})
 
 
 def test_what_is_told_of_a_picture_is_mirrored_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

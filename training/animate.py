@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from data import AUS, TEACHER, clip_sources, face_person, hashed_split, load_splits, teacher_targets
-from prepare import PADDING, crop, largest, pad, read_frames, read_tar, to_crop
+from data import AUS, TEACHER, clip_frames, clip_sources, face_person, hashed_split, load_splits, teacher_targets
+from prepare import PADDING, crop, largest, pad, read_tar, to_crop
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 from skimage.transform import SimilarityTransform
@@ -39,7 +39,6 @@ RIDGE = 20.0
 TURN = np.radians((6.0, 9.0, 2.0))  # standard deviation of pitch, yaw and roll added
 MOST_TURN = 2.0  # in standard deviations
 GAIN = (0.8, 2.5)  # the linear model, learnt across people, moves less than faces do
-SOURCES = ("faces", "clips")
 VARIANTS = 4  # of each picture
 FACE_STEP, CLIP_STEP = 2, 4  # of so many faces, and of so many frames of a clip, one is taken
 UNMOVED = 0.15  # share of the halves of faces that keep their expression
@@ -136,10 +135,9 @@ class Donors:
 
 @dataclass
 class Still:
-    """A picture to animate: its source and its number there, its name, its pixels, and the border that it needs."""
+    """A picture to animate: a seed of its own, its name, its pixels, and the border that it needs."""
 
-    source: str
-    number: int
+    seed: tuple[int, int]
     name: str
     rgb: np.ndarray
     padding: float
@@ -156,7 +154,7 @@ def animate(stills: Sequence[Still], motion: Motion, donors: Donors, model: Path
     teacher, aligner = Teacher(model), MTCNNAligner()
     made = []
     for still in stills:
-        rng = np.random.default_rng((SOURCES.index(still.source), still.number))
+        rng = np.random.default_rng(still.seed)
         rgb = still.padded()
         seen, face = teacher.label(rgb), largest(aligner, rgb)
         if seen is None or face is None:
@@ -183,9 +181,9 @@ def clip_stills(shared: Path) -> list[Still]:
     stills = []
     for source in clip_sources(shared):
         if splits[source["person"]] == "train":
-            frames = read_frames(shared / f"data/clips/{source['name']}.mp4")[::CLIP_STEP]
+            frames = clip_frames(shared, source["name"])[::CLIP_STEP]
             stills += [
-                Still("clips", len(stills) + i, f"{source['name']}/{i * CLIP_STEP}", rgb, 0.0)
+                Still((1, len(stills) + i), f"{source['name']}/{i * CLIP_STEP}", rgb, 0.0)
                 for i, rgb in enumerate(frames)
             ]
     return stills
@@ -198,7 +196,7 @@ def prepare_animated(shared: Path, jobs: int) -> tuple[np.ndarray, dict[str, np.
     pictures = read_tar(shared / "data/faces/faces.tar")
     splits = [hashed_split("faces", face_person(source)) for source in known["source"]]
     mine = np.flatnonzero(np.array(splits) == "train")
-    stills = [Still("faces", i, f"{i:05d}", pictures[f"{i:05d}.jpg"], PADDING) for i in mine[::FACE_STEP]]
+    stills = [Still((0, i), f"{i:05d}", pictures[f"{i:05d}.jpg"], PADDING) for i in mine[::FACE_STEP]]
     model = shared / TEACHER_MODEL
     teacher = Teacher(model)
     examples = np.random.default_rng(0).permutation(len(stills))[:EXAMPLES]

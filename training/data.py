@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pyfau.video import read_video
+
 HERE = Path(__file__).parent
 AUS = (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 23, 24, 25, 26, 43)
 CROP, STORED = 112, 128  # pixels of the network's crops, and of those that are kept for training
@@ -118,6 +120,12 @@ def seen_noses(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
     seen = json.loads((HERE / "noses.json").read_text())
     smooth, wrinkled = (np.isin(numbers, seen[name]) for name in ("smooth", "wrinkled"))
     return np.where(wrinkled, WRINKLED, np.where(smooth, 0.0, targets))
+
+
+def clip_frames(shared: Path, name: str) -> list[np.ndarray]:
+    """The frames of a clip, (H, W, 3) uint8."""
+    with read_video(shared / f"data/clips/{name}.mp4") as reader:
+        return [frame.rgb for frame in reader]
 
 
 def clip_sources(shared: Path) -> list[dict[str, str]]:

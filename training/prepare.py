@@ -17,14 +17,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from data import AUS, STORED, TEMPLATE, clip_sources, face_person, hashed_split, load_splits, teacher_targets
+from data import (
+    AUS,
+    STORED,
+    TEMPLATE,
+    clip_frames,
+    clip_sources,
+    face_person,
+    hashed_split,
+    load_splits,
+    teacher_targets,
+)
 from PIL import Image
 from teacher import TEACHER_MODEL, Teacher
 from tqdm import tqdm
 
 from pyfau.aligners.mtcnn import MTCNNAligner
 from pyfau.crop import crop_face, fit_similarity
-from pyfau.video import read_video
 
 LOST = 0.6  # as in tracking
 PADDING = 0.35  # around the tight pictures of faces, in their larger sides
@@ -40,11 +49,6 @@ def read_tar(path: Path) -> dict[str, np.ndarray]:
                 assert data is not None
                 pictures[member.name] = np.asarray(Image.open(io.BytesIO(data.read())).convert("RGB"))
     return pictures
-
-
-def read_frames(path: Path) -> list[np.ndarray]:
-    with read_video(path) as reader:
-        return [frame.rgb for frame in reader]
 
 
 def border(rgb: np.ndarray, share: float) -> int:
@@ -122,7 +126,7 @@ def prepare_clips(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict
     crops, records = [], []
     for source in tqdm(clip_sources(shared), desc="clips"):
         labels = np.load(shared / f"data/clips/{source['name']}.npz")
-        frames = read_frames(shared / f"data/clips/{source['name']}.mp4")
+        frames = clip_frames(shared, source["name"])
         names = list(labels["names"])
         targets = teacher_targets(labels["bs"], names)
         noise = np.abs(targets - teacher_targets(labels["bs_crop"], names))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 POINTS = len(MESH) + len(POINTS_68_MIRROR)  # the teacher's on real faces, the renderer's on drawn ones
+POINTS_MIRROR = torch.from_numpy(np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR]))
 SHAPES = 52
 
 
@@ -67,8 +68,14 @@ class Source:
             points[:, : len(MESH)] = arrays["landmarks"][:, MESH]
         elif name == "rendered":
             points[:, len(MESH) :] = arrays["landmarks"]
-        told = [torch.from_numpy(x) for x in (targets, shapes, points, mirror)]
-        return cls(crops, told[0], runs[mine[runs[:, 0]]], *told[1:])
+        return cls(
+            crops,
+            torch.from_numpy(targets),
+            runs[mine[runs[:, 0]]],
+            torch.from_numpy(shapes),
+            torch.from_numpy(points),
+            torch.from_numpy(mirror),
+        )
 
     def to(self, device: torch.device) -> Source:
         """The same on another device."""
@@ -283,17 +290,18 @@ class Batches(IterableDataset):
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch."""
         parts = []
-        order = np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR])
         for name, count in self.counts.items():
             source = self.sources[name]
             index, still = source.sample(rng, count, self.length, self.groups.get(name, 1))
             device = source.crops.device
             rows = torch.from_numpy(index).to(device)
             crops, points, turned = augment(source.crops[rows], source.points[rows], still, rng)
-            mirrored, mirror = torch.from_numpy(turned).to(device)[:, None, None], torch.from_numpy(order).to(device)
+            mirrored = torch.from_numpy(turned).to(device)[:, None, None]
             shapes = source.shapes[rows]
             shapes = torch.where(mirrored, shapes[..., source.shapes_mirror], shapes)
-            points = torch.where(mirrored[..., None], points[:, :, mirror], points) * (2 / (CROP - 1)) - 1
+            points = (
+                torch.where(mirrored[..., None], points[:, :, POINTS_MIRROR.to(device)], points) * (2 / (CROP - 1)) - 1
+            )
             parts.append((crops, source.targets[rows], shapes, points))
         return Batch(*map(torch.cat, zip(*parts, strict=True)))
 

@@ -16,10 +16,8 @@ import weakref
 from pathlib import Path
 
 import numpy as np
-from data import AUS, JUDGED, clip_sources, load_splits, teacher_targets
+from data import AUS, JUDGED, clip_frames, clip_sources, load_splits, teacher_targets
 from evaluate import LEAST_FRAMES, Scored, correlation, within
-
-from pyfau.video import read_video
 
 LOOKS, LOOKS_AGAIN = 3, 2  # at a new face, and at one that lies where the last one lay
 TEACHER_MODEL = "models/face_landmarker.task"
@@ -94,8 +92,7 @@ def main() -> None:
         names = list(labels["names"])
         if splits[source["person"]] != "test" or len(labels["bs"]) < LEAST_FRAMES * args.every:
             continue
-        with read_video(args.shared / f"data/clips/{source['name']}.mp4") as reader:
-            frames = [frame.rgb for frame in reader][: len(labels["bs"]) : args.every]
+        frames = clip_frames(args.shared, source["name"])[: len(labels["bs"]) : args.every]
         for frame, told, present in zip(
             frames, labels["bs"][:: args.every], labels["present"][:: args.every], strict=True
         ):
@@ -106,13 +103,9 @@ def main() -> None:
                 targets.append(told)
                 runs.append(number)
     columns = [AUS.index(au) for au in JUDGED]
+    labelled = teacher_targets(np.array(targets), names)
     for look, shapes in enumerate(np.array(said).swapaxes(0, 1), start=1):
-        scored = Scored(
-            teacher_targets(shapes, names),
-            teacher_targets(np.array(targets), names),
-            np.array(runs),
-            np.arange(len(runs)),
-        )
+        scored = Scored(teacher_targets(shapes, names), labelled, np.array(runs), np.arange(len(runs)))
         pooled = [correlation(scored.scores[:, i], scored.targets[:, i]) for i in columns]
         inside = [within(scored, i) for i in columns]
         print(f"look {look}: over clips {np.mean(pooled):.3f}, within clips {np.nanmean(inside):.3f}")

@@ -354,7 +354,6 @@ def main() -> None:
     started, begun_at = time.time(), done
     ends = [args.frame_steps, args.frame_steps + args.window_steps]
     for (name, stage), first, end in zip(STAGES.items(), [0, *ends], ends, strict=False):
-        steps = range(first, end)
         file = args.out / f"{'final' if name == 'windows' else name}.pt"
         if done >= end:
             if rank == 0 and done == end > first and not file.exists():  # it was stopped before it could write
@@ -369,8 +368,8 @@ def main() -> None:
         if not single:
             leave_out(trainee.mdhr, args.without)
         adam = optimiser(trainee, stage)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, length=len(steps)))
-        if state is not None and resumed:
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, length=end - first))
+        if resumed:
             adam.load_state_dict(state["adam"])
             schedule.load_state_dict(state["schedule"])
         if not single:
@@ -412,7 +411,7 @@ def main() -> None:
             averaged.update_parameters(trainee)
             recent = [*recent[-49:], parts]
             done = step + 1
-            last = done == steps.stop
+            last = done == end
             if rank == 0 and (done % 50 == 0 or last):
                 record = {
                     "step": done,
