@@ -299,10 +299,8 @@ class Batches(IterableDataset):
             mirrored = torch.from_numpy(turned).to(device)[:, None, None]
             shapes = source.shapes[rows]
             shapes = torch.where(mirrored, shapes[..., source.shapes_mirror], shapes)
-            points = (
-                torch.where(mirrored[..., None], points[:, :, POINTS_MIRROR.to(device)], points) * (2 / (CROP - 1)) - 1
-            )
-            parts.append((crops, source.targets[rows], shapes, points))
+            points = torch.where(mirrored[..., None], points[:, :, POINTS_MIRROR.to(device)], points)
+            parts.append((crops, source.targets[rows], shapes, points * (2 / (CROP - 1)) - 1))
         return Batch(*map(torch.cat, zip(*parts, strict=True)))
 
 
