@@ -27,7 +27,7 @@ from pyfau.models.inference import (
     prepare,
     resolve_precision,
 )
-from pyfau.models.mdhr import CONTEXT, MDHR
+from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures
 from pyfau.models.packed import can_pack
 from pyfau.models.stream import RelateStream
 from pyfau.video import read_frames
@@ -158,6 +158,18 @@ def test_bfloat16_features_and_float32_scores() -> None:
     features = model.encode(noise(16, 3, SIZE, SIZE))
     assert features.static.dtype == features.dynamic.dtype == torch.bfloat16
     assert model.relate(features.unflatten(1, 16)).dtype == torch.float32
+
+
+def test_float16_that_cannot_hold_the_features_is_refused() -> None:
+    model = tiny_model()
+    frames = noise(4, 3, SIZE, SIZE)
+    plain = model.encode(frames)
+    model.encoder = lambda _: FrameFeatures(plain.static.half(), scale * plain.dynamic.half())  # as a GPU may
+    scale = 1.0
+    assert model.encode(frames).static.dtype == torch.float16
+    scale = 1e6
+    with pytest.raises(OptionError, match=r"'float16' cannot hold .* 'bfloat16'"):
+        model.encode(frames)
 
 
 # ---- options

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyfau.errors import InputError
+from pyfau.errors import InputError, OptionError
 from pyfau.models.backbones import build_backbone
 from pyfau.models.config import GRID, MDHRConfig
 from pyfau.models.packed import PackedLinear, project, scale_and_shift
@@ -339,11 +339,19 @@ class MDHR(nn.Module):
 
         Raises:
             InputError: Another shape or dtype.
+            OptionError: float16, and a feature is larger than it can hold.
         """
         self._check(x, 4, "(F, 3, {size}, {size})")
         encode = self.encoder or self.encode_batch
         parts = [encode(part) for part in x.to(self.encode_dtype).split(self.encode_frames)]
-        return parts[0] if len(parts) == 1 else FrameFeatures.cat(parts)
+        features = parts[0] if len(parts) == 1 else FrameFeatures.cat(parts)
+        finite = [x.isfinite().all() for x in (features.static, features.dynamic) if x.dtype == torch.float16]
+        if not all(finite):
+            raise OptionError(
+                "precision 'float16' cannot hold what this network computes: it holds numbers up to 65,504; take "
+                "'bfloat16' or 'float32'"
+            )
+        return features
 
     def relate(self, features: FrameFeatures, context: Context = "clip") -> Tensor:
         """Everything that sees the window.
