@@ -128,3 +128,22 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     entry = json.loads(manifest.read_text())["models"]["mdhr-lite"]
     assert entry["bytes"] == (folder / "model.safetensors").stat().st_size
     assert detector.detect_image(np.zeros((64, 64, 3), np.uint8)).metadata["model_sha256"] == entry["sha256"]
+
+
+def test_motion_is_told_from_rest() -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    sys.path.insert(0, str(ROOT / "training"))
+    from evaluate import Scored, correlation, moved, within
+
+    rng = np.random.default_rng(0)
+    runs = np.repeat([0, 1, 2], [40, 60, 40])
+    targets = rng.normal(0, 0.2, (140, 1))
+    targets[runs == 2] *= 0.01  # hardly moves
+    targets[5] = np.nan
+    rest = np.array([0.0, 2.0, -1.0])[runs, None]  # somebody looks as if they did it all the time
+    noise = rng.normal(0, 0.01, (140, 1))
+    scored = Scored(targets + rest + noise, targets, runs, np.arange(140))
+    assert moved(scored, 0) > 0.99
+    assert within(scored, 0) > 0.99
+    assert correlation(scored.scores[:, 0], targets[:, 0]) < 0.3
+    assert moved(Scored(-scored.scores, targets, runs, scored.index), 0) < -0.99

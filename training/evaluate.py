@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from data import AUS, CROP, HERE, JUDGED, PRESENT, PRESENT_RENDERED, TEACHER, TEMPLATE
 from sampling import Source, shrink
@@ -127,6 +128,14 @@ def within(scored: Scored, column: int, frames: int = LEAST_FRAMES) -> float:
     return float(np.nanmean(found)) if found else float("nan")
 
 
+def moved(scored: Scored, column: int) -> float:
+    """Correlation of how scores and targets deviate from their means in each clip, over the frames of all clips."""
+    known = ~np.isnan(scored.targets[:, column])
+    frame = pd.DataFrame({"score": scored.scores[known, column], "target": scored.targets[known, column]})
+    deviations = frame - frame.groupby(scored.runs[known]).transform("mean")
+    return correlation(deviations["score"].to_numpy(), deviations["target"].to_numpy())
+
+
 def calibration_error(scores: np.ndarray, present: np.ndarray) -> float:
     """Expected calibration error: mean over bins of equal width of |mean score - share present|, by frames."""
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
@@ -156,6 +165,7 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
         if au in TEACHER:
             figures["clips_pooled_r"] = correlation(clips.scores[:, i], clips.targets[:, i])
             figures["clips_within_r"] = within(clips, i)
+            figures["clips_moved_r"] = moved(clips, i)
             figures["faces_r"] = correlation(faces.scores[:, i], faces.targets[:, i])
         figures["rendered_auc"] = area(drawn.targets[:, i] > PRESENT_RENDERED, drawn.scores[:, i])
         figures["rendered_r"] = correlation(drawn.scores[:, i], drawn.targets[:, i])
