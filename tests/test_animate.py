@@ -55,6 +55,19 @@ def test_motion_is_learnt_from_turned_faces_of_many_sizes(rng: np.random.Generat
     assert motion.triangles.max() == animate.VERTICES + len(animate.ring(motion.mean)) - 1
 
 
+def test_a_face_grows_like_another_with_its_own_expression(rng: np.random.Generator) -> None:
+    mean, usual = face(rng)[: animate.VERTICES], rng.random(len(SHAPES))
+    moves, own, other = (rng.normal(size=(*few, animate.VERTICES, 3)) for few in ([len(SHAPES)], [], [1]))
+    motion = animate.Motion(mean, usual, moves, other, np.empty((0, 3)))
+    shown = rng.random(len(SHAPES))
+    shape = mean + own + np.tensordot(shown - usual, moves, 1)
+    changes = [motion.rebuild(shape, shown, rng) for _ in range(20)]
+    shares = [np.vdot(change, other[0] - own) / np.sum((other[0] - own) ** 2) for change in changes]
+    assert 0 <= min(shares) < 0.2 < 0.7 < max(shares) <= animate.MOST_LIKENESS
+    for change, share in zip(changes, shares, strict=True):
+        np.testing.assert_allclose(change, share * (other[0] - own))
+
+
 def test_a_warp_moves_what_lies_at_the_mesh(rng: np.random.Generator) -> None:
     mesh = face(rng)[: animate.VERTICES]
     triangles = animate.Delaunay(np.concatenate([mesh[:, :2], animate.ring(mesh)])).simplices

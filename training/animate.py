@@ -1,8 +1,9 @@
 """Training faces moved to other expressions and other poses, and what the teacher says of them.
 
 The clips show few people. This makes more motion: each training face, and some frames of the training clips, are warped
-to the expressions of others by a linear model of how the teacher's mesh moves with its blendshapes, are turned a
-little, and are then labelled by the teacher itself, so that a warp which failed is labelled as what it looks like.
+to the expressions of others by a linear model of how the teacher's mesh moves with its blendshapes, every second one
+also towards the build of another face, are turned a little, and are then labelled by the teacher itself, so that a warp
+which failed is labelled as what it looks like.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ TURN = np.radians((6.0, 9.0, 2.0))  # standard deviation of pitch, yaw and roll 
 MOST_TURN = 2.0  # in standard deviations
 GAIN = (0.8, 2.5)  # the linear model, learnt across people, moves less than faces do
 VARIANTS = 4  # of each picture
-FACE_STEP, CLIP_STEP = 2, 4  # of so many faces, and of so many frames of a clip, one is taken
+FACE_STEP, CLIP_STEP = 1, 4  # of so many faces, and of so many frames of a clip, one is taken
+REBUILT, MOST_LIKENESS = 0.5, 1.0  # share of the variants with another build, and how far it goes towards that
 UNMOVED = 0.15  # share of the halves of faces that keep their expression
 
 
@@ -51,10 +53,20 @@ def fit_rigid(points: np.ndarray, goal: np.ndarray) -> SimilarityTransform:
 
 @dataclass
 class Motion:
-    """How the mesh moves with the blendshapes: (468, 3) mean mesh, (52, 468, 3) displacements, triangles."""
+    """How the mesh moves with the blendshapes, and from one person to the next.
+
+    Attributes:
+        mean: (468, 3) mean mesh, in distances of the outer eye corners.
+        usual: (52,) mean blendshapes.
+        moves: (52, 468, 3) displacements for one of each blendshape.
+        builds: (F, 468, 3) how each of the people deviates from the mean at the same blendshapes.
+        triangles: (T, 3) of the mesh and its `ring`.
+    """
 
     mean: np.ndarray
+    usual: np.ndarray
     moves: np.ndarray
+    builds: np.ndarray
     triangles: np.ndarray
 
     @classmethod
@@ -66,12 +78,19 @@ class Motion:
         for _ in range(3):
             aligned = np.stack([fit_rigid(m, mean)(m) for m in meshes])
             mean = aligned.mean(0)
-        centred = blendshapes - blendshapes.mean(0)
+        usual = blendshapes.mean(0)
+        centred = blendshapes - usual
         gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
         moves = np.linalg.solve(gram, centred.T @ (aligned - mean).reshape(len(aligned), -1))
         moves = moves.reshape(-1, VERTICES, 3)
+        builds = (aligned - mean - np.tensordot(centred, moves, 1)).astype(np.float32)
         shape = mean + 0.6 * moves[names.index("jawOpen")]  # mouth and eyes open: no triangle leaps from lip to lip
-        return cls(mean, moves, Delaunay(np.concatenate([shape[:, :2], ring(shape)])).simplices)
+        return cls(mean, usual, moves, builds, Delaunay(np.concatenate([shape[:, :2], ring(shape)])).simplices)
+
+    def rebuild(self, shape: np.ndarray, blendshapes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(468, 3) by which a face in the place of `mean` becomes more like somebody else's."""
+        own = shape - self.mean - np.tensordot(blendshapes - self.usual, self.moves, 1)
+        return rng.uniform(0, MOST_LIKENESS) * (self.builds[rng.integers(len(self.builds))] - own)
 
 
 def ring(points: np.ndarray) -> np.ndarray:
@@ -163,9 +182,12 @@ def animate(stills: Sequence[Still], motion: Motion, donors: Donors, model: Path
         there = fit_rigid(motion.mean, mesh)
         variant = 0
         for _ in range(VARIANTS):
+            shape = there.inverse(mesh)
             change = np.tensordot(donors.draw(own, rng) - own, motion.moves, 1)
+            if rng.random() < REBUILT:
+                change += motion.rebuild(shape, own, rng)
             turn = Rotation.from_euler("xyz", TURN * rng.normal(size=3).clip(-MOST_TURN, MOST_TURN))
-            shape = there.inverse(mesh) + change
+            shape = shape + change
             middle = shape.mean(0)
             moved = warp(rgb, mesh, there((shape - middle) @ turn.as_matrix() + middle), motion.triangles)
             label, found = teacher.label(moved, again=True), aligner.refine(moved, [face.box_xyxy])[0]
