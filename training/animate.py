@@ -1,9 +1,9 @@
 """Training faces moved to other expressions and other poses, and what the teacher says of them.
 
 The clips show few people. This makes more motion: each training face, and some frames of the training clips, are warped
-to the expressions of others by a linear model of how the teacher's mesh moves with its blendshapes, every second one
-also towards the build of another face, are turned a little, and are then labelled by the teacher itself, so that a warp
-which failed is labelled as what it looks like.
+to the expressions of others by a linear model of how the teacher's mesh moves with its blendshapes, half of them (drawn
+at random) also towards the build of another face, are turned a little, and are then labelled by the teacher itself, so
+that a warp which failed is labelled as what it looks like.
 """
 
 from __future__ import annotations
