@@ -180,14 +180,14 @@ def animate(stills: Sequence[Still], motion: Motion, donors: Donors, model: Path
             continue
         mesh, own = seen[0][:VERTICES], seen[1]
         there = fit_rigid(motion.mean, mesh)
+        here = there.inverse(mesh)  # in the place of the mean
         variant = 0
         for _ in range(VARIANTS):
-            shape = there.inverse(mesh)
             change = np.tensordot(donors.draw(own, rng) - own, motion.moves, 1)
             if rng.random() < REBUILT:
-                change += motion.rebuild(shape, own, rng)
+                change += motion.rebuild(here, own, rng)
             turn = Rotation.from_euler("xyz", TURN * rng.normal(size=3).clip(-MOST_TURN, MOST_TURN))
-            shape = shape + change
+            shape = here + change
             middle = shape.mean(0)
             moved = warp(rgb, mesh, there((shape - middle) @ turn.as_matrix() + middle), motion.triangles)
             label, found = teacher.label(moved, again=True), aligner.refine(moved, [face.box_xyxy])[0]
