@@ -6,6 +6,7 @@ What is here does not depend on where the workers run: `LocalWorkers` are proces
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import glob
 import hashlib
@@ -400,7 +401,7 @@ class LocalWorkers:
 def _work(pipe: Connection[Any, Any], make: Callable[[], AUDetector], options: JobOptions) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # closes tables on the way
+    signal.signal(signal.SIGTERM, _end_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     scorer = Scorer(make, options)
     while True:
@@ -409,6 +410,12 @@ def _work(pipe: Connection[Any, Any], make: Callable[[], AUDetector], options: J
         except EOFError:
             return
         pipe.send(scorer.run(job, again))
+
+
+def _end_worker(number: int, _: object) -> None:
+    """Close tables on the way out, and leave before the interpreter takes down threads: C++ code may not bear that."""
+    atexit.register(os._exit, 128 + number)
+    sys.exit(128 + number)
 
 
 def _end_with_parent() -> None:
