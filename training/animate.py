@@ -41,7 +41,7 @@ TURN = np.radians((6.0, 9.0, 2.0))  # standard deviation of pitch, yaw and roll 
 MOST_TURN = 2.0  # in standard deviations
 GAIN = (0.8, 2.5)  # the linear model, learnt across people, moves less than faces do
 VARIANTS = 4  # of each picture
-FACE_STEP, CLIP_STEP = 1, 4  # of so many faces, and of so many frames of a clip, one is taken
+CLIP_STEP = 4  # of so many frames of a clip one is taken
 REBUILT, MOST_LIKENESS = 0.5, 1.0  # share of the variants with another build, and how far it goes towards that
 UNMOVED = 0.15  # share of the halves of faces that keep their expression
 
@@ -218,7 +218,7 @@ def prepare_animated(shared: Path, jobs: int) -> tuple[np.ndarray, dict[str, np.
     pictures = read_tar(shared / "data/faces/faces.tar")
     splits = [hashed_split("faces", face_person(source)) for source in known["source"]]
     mine = np.flatnonzero(np.array(splits) == "train")
-    stills = [Still((0, i), f"{i:05d}", pictures[f"{i:05d}.jpg"], PADDING) for i in mine[::FACE_STEP]]
+    stills = [Still((0, i), f"{i:05d}", pictures[f"{i:05d}.jpg"], PADDING) for i in mine]
     model = shared / TEACHER_MODEL
     teacher = Teacher(model)
     examples = np.random.default_rng(0).permutation(len(stills))[:EXAMPLES]
