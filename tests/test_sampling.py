@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # its modules import each other by their names
 
 import sampling
-from data import CROP, HERE, MESH, MESH_MIRROR, STORED, WRINKLED, seen_noses
+from data import AUS, CROP, HERE, MESH, MESH_MIRROR, STORED, WRINKLED, held_back, load_splits, seen_noses
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_points_stay_where_they_are_on_the_face(rng: np.random.Generator, monkey
     for crop, (x, y) in zip(crops[:, 0], places, strict=True):
         cv2.circle(crop, (int(x), int(y)), 4, (255, 255, 255), -1)
     points = torch.tensor(places, dtype=torch.float32)[:, None, None]
-    frames, moved, mirrored = sampling.augment(torch.from_numpy(crops), points, False, rng)
+    frames, moved, mirrored = sampling.augment(torch.from_numpy(crops), points, np.zeros(len(crops), bool), rng)
     assert frames.shape == (count, 1, 3, CROP, CROP)
     assert 5 < mirrored.sum() < 35
     for frame, (x, y) in zip(array(frames)[..., 0].astype(float), moved[:, 0, 0].numpy(), strict=True):
@@ -83,7 +83,7 @@ def test_points_stay_where_they_are_on_the_face(rng: np.random.Generator, monkey
 @pytest.mark.parametrize("still", [False, True])
 def test_a_sequence_has_one_light(rng: np.random.Generator, still: bool) -> None:
     pictures = np.repeat(smooth(rng, 30, STORED)[:, None], 16, axis=1).astype(np.uint8)
-    frames, _, _ = sampling.augment(torch.from_numpy(pictures), torch.zeros(30, 16, 1, 2), still, rng)
+    frames, _, _ = sampling.augment(torch.from_numpy(pictures), torch.zeros(30, 16, 1, 2), np.full(30, still), rng)
     assert frames.shape == (30, 16, 3, CROP, CROP)
     means = frames.float().mean((2, 3, 4))
     assert means.std(0).max() > 10  # each sequence another one
@@ -140,3 +140,24 @@ def test_workers_take_turns() -> None:
     assert len(alone) == len(shared) == 5
     for one, other in zip(alone, shared, strict=True):
         assert torch.equal(one.crops, other.crops)
+
+
+def test_the_people_held_back_are_in_one_part_or_the_other(tmp_path: Path) -> None:
+    """Their clips and the animated frames of these; faces belong to neither."""
+    first, second, third = sorted(p for p, split in load_splits()["clips"].items() if split == "train")[:3]
+    clips = {"clip": np.array(["a", "b", "c"]), "person": np.array([first, second, third]), "frame": np.zeros(3, int)}
+    animated = {"clip": np.array(["00001", "a/0", "b/4", "c/8"]), "frame": np.zeros(4, int)}
+    for name, columns in (("clips", clips), ("animated", animated)):
+        count = len(columns["clip"])
+        columns["split"] = np.full(count, "train")
+        columns["targets"] = np.full((count, len(AUS)), np.nan, np.float32)
+        columns["landmarks"] = np.zeros((count, 478, 2), np.float16)
+        np.savez(tmp_path / f"{name}.npz", **columns)
+        np.save(tmp_path / f"{name}_crops.npy", np.zeros((count, STORED, STORED, 3), np.uint8))
+
+    def crops(name: str, held: bool | None) -> list[int]:
+        return sampling.Source.load(tmp_path, name, "train", held=held).runs[:, 0].tolist()
+
+    assert held_back()[:2] == [first, third]
+    assert [crops("clips", held) for held in (None, True, False)] == [[0, 1, 2], [0, 2], [1]]
+    assert [crops("animated", held) for held in (None, True, False)] == [[0, 1, 2, 3], [1, 3], [0, 2]]

@@ -15,6 +15,10 @@ import torch
 
 from pyfau import AUDetector
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # its modules import each other by their names
+
+from data import held_back
+
 ROOT = Path(__file__).parents[1]
 N = 16
 # As many blendshapes as the teacher has, with all that the stand-ins for AU6 and AU9 are made of.
@@ -50,7 +54,8 @@ def write(folder: Path, name: str, runs: list[tuple[str, int]], **columns: np.nd
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     splits = ("train", "validation", "test")
-    write(folder, "clips", [(split, 40) for split in splits])
+    people = [held_back()[0], "somebody", "somebody else", "a third"]
+    write(folder, "clips", [(split, 40) for split in ("train", *splits)], person=np.repeat(people, 40))
     write(folder, "rendered", [(split, 16) for split in splits for _ in range(3)])
     write(folder, "animated", [("train", 4) for _ in range(6)])
     write(
@@ -102,14 +107,14 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     state = torch.load(out / "final.pt", weights_only=True)["state"]
     assert state["dynamics.output.norm.weight"].unique().numel() > 1  # it learns: it began with one value for all
     ablation = tmp_path / "ablation"
-    none = ("--frame-steps", 0, "--window-steps", 1)
+    none = ("--frame-steps", 0, "--window-steps", 1, "--hold-back")
     run("train.py", "--data", prepared, "--out", ablation, "--init", out / "frames.pt", "--without", "dynamics", *none)
     state = torch.load(ablation / "final.pt", weights_only=True)["state"]
     assert not state["dynamics.output.norm.weight"].any()
     model = out / "final.pt"
     calibration, figures, sheets = tmp_path / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
     common = ("evaluate.py", "--data", prepared, "--model", model, "--split")
-    run(*common, "validation", "--calibrate", "--out", calibration)
+    run(*common, "validation", "--calibrate", "--held-back", ablation / "final.pt", "--out", calibration)
     manifest = tmp_path / "manifest.json"
     shutil.copy(ROOT / "weights_manifest.json", manifest)
     folder = tmp_path / "mdhr-new"
@@ -132,7 +137,6 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
 
 def test_motion_is_told_from_rest() -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
-    sys.path.insert(0, str(ROOT / "training"))
     from evaluate import Scored, correlation, moved, within
 
     rng = np.random.default_rng(0)

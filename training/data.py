@@ -152,3 +152,8 @@ def load_splits() -> dict[str, dict[str, str]]:
     """`splits.json`: the people of the clips. Faces and rendered people are split by `hashed_split`."""
     splits: dict[str, dict[str, str]] = json.loads((HERE / "splits.json").read_text())
     return splits
+
+
+def held_back() -> list[str]:
+    """Every second person of the training clips: `train.py --hold-back` leaves them out."""
+    return sorted(person for person, split in load_splits()["clips"].items() if split == "train")[::2]

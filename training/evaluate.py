@@ -56,6 +56,13 @@ class Scored:
     index: np.ndarray
 
 
+def join(some: Scored, others: Scored) -> Scored:
+    """Two sets of crops as one."""
+    return Scored(
+        *(np.concatenate([getattr(s, field.name) for s in (some, others)]) for field in dataclasses.fields(Scored))
+    )
+
+
 @torch.inference_mode()
 def score(model: MDHR, source: Source, mode: str = "windows", change: Change | None = None) -> Scored:
     """Score every crop by the continuous window.
@@ -418,6 +425,9 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--mode", default="windows", choices=("windows", "stills", "frames"), help="see score")
     parser.add_argument("--calibrate", action="store_true", help="choose calibration and thresholds on this split")
+    parser.add_argument(
+        "--held-back", type=Path, help="of `train.py --hold-back`: calibrate on the people left out, too"
+    )
     parser.add_argument("--sheets", type=Path, help="also write contact sheets of the pictures to this folder")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -429,6 +439,9 @@ def main() -> None:
     head = {name: score(model, source, args.mode) for name, source in sources.items()}
     faces = Faces.load(args.data, args.split)
     if args.calibrate:
+        if args.held_back:
+            others = Source.load(args.data, "clips", "train", proxies=True, held=True)
+            head["clips"] = join(head["clips"], score(uncalibrated(load(args.held_back)), others, args.mode))
         result = choose(head, faces.emotion == "neutral")
     else:
         final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}

@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import AUS, CROP, MESH, MESH_MIRROR, POINTS_68_MIRROR, STORED, proxy_targets, seen_noses, shape_mirror
+from data import (
+    AUS,
+    CROP,
+    MESH,
+    MESH_MIRROR,
+    POINTS_68_MIRROR,
+    STORED,
+    held_back,
+    proxy_targets,
+    seen_noses,
+    shape_mirror,
+)
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -40,12 +51,25 @@ class Source:
     shapes_mirror: Tensor
 
     @classmethod
-    def load(cls, folder: Path, name: str, split: str, proxies: bool = False) -> Source:
-        """The crops of one split of a source that prepare.py wrote, with `data.proxy_targets` or without."""
+    def load(cls, folder: Path, name: str, split: str, proxies: bool = False, held: bool | None = None) -> Source:
+        """The crops of one split of a source that prepare.py wrote.
+
+        Args:
+            folder: Where it wrote.
+            name: Of the source.
+            split: "train", "validation" or "test".
+            proxies: With `data.proxy_targets`.
+            held: Of clips, and of the animated frames of clips, those of `data.held_back` alone or all others.
+        """
         crops = torch.from_numpy(np.load(folder / f"{name}_crops.npy", mmap_mode="c"))  # "c": tensors want to write
         with np.load(folder / f"{name}.npz") as stored:
             arrays = dict(stored)
         mine = arrays["split"] == split
+        if held is not None and name in ("clips", "animated"):
+            with np.load(folder / "clips.npz") as clips:
+                person = dict(zip(clips["clip"], clips["person"], strict=True))
+            people = [person.get(clip.rsplit("/", 1)[0], "") for clip in arrays["clip"]]
+            mine &= np.isin(people, held_back()) == held
         if "clip" in arrays:
             starts_new = (arrays["clip"][1:] != arrays["clip"][:-1]) | (np.diff(arrays["frame"]) != 1)
             edges = np.concatenate([[0], np.flatnonzero(starts_new) + 1, [len(mine)]])
@@ -105,13 +129,15 @@ class Source:
         return first[:, None] + order, False
 
 
-def augment(crops: Tensor, points: Tensor, still: bool, rng: np.random.Generator) -> tuple[Tensor, Tensor, np.ndarray]:
+def augment(
+    crops: Tensor, points: Tensor, still: np.ndarray, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, np.ndarray]:
     """Over each sequence one camera and one light.
 
     Args:
         crops: (B, T, STORED, STORED, 3) uint8.
         points: (B, T, P, 2) pixels of the stored crops.
-        still: Move the camera over the sequences, because the faces do not move.
+        still: (B,) over which sequences the camera moves, because the faces do not.
         rng: Where the chances come from.
 
     Returns:
@@ -126,7 +152,7 @@ def augment(crops: Tensor, points: Tensor, still: bool, rng: np.random.Generator
 
     mirrored = one(rng.random) < 0.5
     drift = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
-    wobble = (drift + 0.3 * np.sin(3 * drift + 6.3 * one(rng.random))) * still
+    wobble = (drift + 0.3 * np.sin(3 * drift + 6.3 * one(rng.random))) * still[:, None]
     scale = np.exp(np.clip(0.05 * one(rng.normal), -0.1, 0.1) + 0.01 * one(rng.normal) * wobble)
     angle = 0.07 * one(rng.normal) + 0.02 * one(rng.normal) * wobble
     shift = CROP / 2 * (0.03 * one(rng.normal, 2) + 0.012 * one(rng.normal, 2) * wobble[..., None])
@@ -163,7 +189,7 @@ def _light(frames: Tensor, rng: np.random.Generator) -> Tensor:
     light, tint = rng.uniform(-0.15, 0.15, count), 1 + 0.06 * rng.normal(size=(count, 1, 3))
     frames = (frames / 255).clamp(1e-4, 1) ** on(gamma)
     frames = 255 * (((frames - 0.5) * on(contrast) + 0.5 + on(light)) * on(tint)).clamp(0, 1)
-    for some in np.array_split(np.flatnonzero(rng.random(count) < 0.2), 4):  # a smaller face, enlarged
+    for some in np.array_split(np.flatnonzero(rng.random(count) < 0.2), 8):  # a smaller face, enlarged
         if len(some):
             side = int(rng.uniform(30, 90))
             mine = torch.tensor(some, device=device)
@@ -289,19 +315,22 @@ class Batches(IterableDataset):
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch."""
-        parts = []
+        parts, stills = [], []
         for name, count in self.counts.items():
             source = self.sources[name]
             index, still = source.sample(rng, count, self.length, self.groups.get(name, 1))
-            device = source.crops.device
-            rows = torch.from_numpy(index).to(device)
-            crops, points, turned = augment(source.crops[rows], source.points[rows], still, rng)
-            mirrored = torch.from_numpy(turned).to(device)[:, None, None]
+            rows = torch.from_numpy(index).to(source.crops.device)
             shapes = source.shapes[rows]
-            shapes = torch.where(mirrored, shapes[..., source.shapes_mirror], shapes)
-            points = torch.where(mirrored[..., None], points[:, :, POINTS_MIRROR.to(device)], points)
-            parts.append((crops, source.targets[rows], shapes, points * (2 / (CROP - 1)) - 1))
-        return Batch(*map(torch.cat, zip(*parts, strict=True)))
+            mirror_image = shapes[..., source.shapes_mirror]
+            parts.append((source.crops[rows], source.targets[rows], source.points[rows], shapes, mirror_image))
+            stills += [still] * count
+        crops, targets, points, shapes, mirror_image = map(torch.cat, zip(*parts, strict=True))
+        # of all sources at once: on a GPU the many small steps take longer than the pictures
+        crops, points, turned = augment(crops, points, np.array(stills), rng)
+        mirrored = torch.from_numpy(turned).to(crops.device)[:, None, None]
+        shapes = torch.where(mirrored, mirror_image, shapes)
+        points = torch.where(mirrored[..., None], points[:, :, POINTS_MIRROR.to(crops.device)], points)
+        return Batch(crops, targets, shapes, points * (2 / (CROP - 1)) - 1)
 
 
 def shrink(x: Tensor) -> Tensor:

@@ -309,6 +309,9 @@ def main() -> None:
     parser.add_argument("--window-steps", type=int, default=220)
     parser.add_argument("--init", type=Path, help="frames.pt of another run, to go on from")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
+    parser.add_argument(
+        "--hold-back", action="store_true", help="leave half of the people of the clips out, to calibrate"
+    )
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -328,7 +331,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {
         # the wrinkles of animated faces do not move: no stand-ins
-        name: Source.load(args.data, name, "train", proxies=name != "animated").to(device)
+        name: Source.load(
+            args.data, name, "train", proxies=name != "animated", held=False if args.hold_back else None
+        ).to(device)
         for name in ("clips", "animated", "faces", "rendered")
     }
     config = dataclasses.replace(CONFIG, head=args.head)
@@ -421,10 +426,6 @@ def main() -> None:
                     "s_a_step": round((time.time() - started) / (done - begun_at), 3),
                 }
                 if done % args.save_every == 0 or last:
-                    model = averaged.module.mdhr
-                    record["validation"] = report(
-                        model, args.data, "validation", mode="frames" if single else "windows"
-                    )["judged"]
                     torch.save(
                         {
                             "model": trainee.state_dict(),
@@ -436,6 +437,10 @@ def main() -> None:
                         checkpoint.with_suffix(".part"),
                     )
                     checkpoint.with_suffix(".part").replace(checkpoint)
+                    model = averaged.module.mdhr
+                    record["validation"] = report(
+                        model, args.data, "validation", mode="frames" if single else "windows"
+                    )["judged"]
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 print(record, flush=True)
