@@ -155,5 +155,5 @@ def load_splits() -> dict[str, dict[str, str]]:
 
 
 def held_back() -> list[str]:
-    """Every second person of the training clips: `train.py --hold-back` leaves them out."""
+    """Every second person of the training clips, whom `train.py --hold-back` leaves out: to see what they are worth."""
     return sorted(person for person, split in load_splits()["clips"].items() if split == "train")[::2]

@@ -34,6 +34,7 @@ LIPS_PARTED = 0.08  # a gap between the inner lips over this, in distances of th
 LEAST_FRAMES, LEAST_MOTION = 30, 0.03  # of a clip, for a correlation within it
 LEAST_RENDERED = 12  # and frames of a rendered sequence, which has 16
 MOST_NEUTRAL = 0.1  # share of neutral faces in which an AU may be active at its threshold
+MOST_PICTURES = 20  # as so many do the frames of a person count together in calibration
 BINS = 15
 SHEET = 40  # pictures of a contact sheet
 Change = Callable[[np.ndarray], np.ndarray]
@@ -54,13 +55,6 @@ class Scored:
     targets: np.ndarray
     runs: np.ndarray
     index: np.ndarray
-
-
-def join(some: Scored, others: Scored) -> Scored:
-    """Two sets of crops as one."""
-    return Scored(
-        *(np.concatenate([getattr(s, field.name) for s in (some, others)]) for field in dataclasses.fields(Scored))
-    )
 
 
 @torch.inference_mode()
@@ -187,13 +181,13 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
 
 
 def labelled(scored: Mapping[str, Scored], column: int, au: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the frames that somebody has labelled for an AU, and whether it is present there.
+    """Scores of the frames that somebody has labelled for an AU, those of the clips first, and whether it is present.
 
-    The teacher's binarised target on clips and faces; for AU6 and AU9 their stand-ins on real faces (`proxy_targets`,
-    loaded as targets) and the renderer's intensity.
+    The teacher's binarised target on clips and faces, and for AU6 and AU9 their stand-ins (`proxy_targets`, loaded as
+    targets); for AU9, which real faces hardly show, the renderer's intensity, too.
     """
     parts = [(scored[name], PRESENT[au]) for name in ("clips", "faces")]
-    if au not in TEACHER:
+    if au == 9:
         parts = [*parts, (scored["rendered"], PRESENT_RENDERED)]
     scores = np.concatenate([s.scores[:, column] for s, _ in parts])
     targets = np.concatenate([s.targets[:, column] - limit for s, limit in parts])
@@ -219,23 +213,32 @@ def occurrence(scored: Mapping[str, Scored], thresholds: Sequence[float]) -> dic
     return result
 
 
-def choose(scored: Mapping[str, Scored], neutral: np.ndarray) -> dict:
+def choose(scored: Mapping[str, Scored], people: np.ndarray, neutral: np.ndarray) -> dict:
     """Calibration and threshold of each AU, from the scores of the head on the second split.
 
     Calibration: a logistic regression of the binarised label (`labelled`) on the log-odds of the score. The threshold
     is the calibrated score with the best F1 among those at which the AU is active in at most a tenth of the faces that
-    a person called neutral; a face with parted lips may well be called so, and AU25 is free of that.
+    a person called neutral; a face with parted lips may well be called so, and AU25 is free of that. In both, all
+    frames of a person of the clips count together as at most MOST_PICTURES pictures.
+
+    Args:
+        scored: Every source.
+        people: Who each frame of the clips shows.
+        neutral: Which of the faces were called so.
     """
     chosen: dict = {}
     for i, au in enumerate(AUS):
         scores, present = labelled(scored, i, au)
         if not 0 < present.sum() < len(present):
             raise SystemExit(f"AU{au:02d}: cannot be calibrated, it is present in {present.sum()} of {len(present)}")
+        frames = pd.Series(people[~np.isnan(scored["clips"].targets[:, i])])
+        weights = np.ones(len(scores))
+        weights[: len(frames)] = np.minimum(1, MOST_PICTURES / frames.map(frames.value_counts()))
         odds = logit(scores.clip(1e-6, 1 - 1e-6))
-        fit = LogisticRegression(C=1e3).fit(odds[:, None], present)
+        fit = LogisticRegression(C=1e3).fit(odds[:, None], present, sample_weight=weights)
         slope, offset = max(float(fit.coef_[0, 0]), 1e-2), float(fit.intercept_[0])
         calibrated = expit(slope * odds + offset)
-        precision, recall, thresholds = precision_recall_curve(present, calibrated)
+        precision, recall, thresholds = precision_recall_curve(present, calibrated, sample_weight=weights)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
         quiet = calibrate(scored["faces"].scores[neutral, i, None], [(slope, offset)])[:, 0]
         least = 0.0 if au == 25 else np.quantile(quiet, 1 - MOST_NEUTRAL)
@@ -412,7 +415,7 @@ def load(path: Path) -> MDHR:
     """final.pt of train.py, or the model directory that export.py wrote, which has its calibration and thresholds."""
     if path.is_dir():
         return load_model(path)
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True, map_location="cpu")
     model = MDHR(MDHRConfig.from_json(saved["config"], str(path)))
     model.load_state_dict(saved["state"])
     return model.eval()
@@ -425,9 +428,6 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--mode", default="windows", choices=("windows", "stills", "frames"), help="see score")
     parser.add_argument("--calibrate", action="store_true", help="choose calibration and thresholds on this split")
-    parser.add_argument(
-        "--held-back", type=Path, help="of `train.py --hold-back`: calibrate on the people left out, too"
-    )
     parser.add_argument("--sheets", type=Path, help="also write contact sheets of the pictures to this folder")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -439,10 +439,9 @@ def main() -> None:
     head = {name: score(model, source, args.mode) for name, source in sources.items()}
     faces = Faces.load(args.data, args.split)
     if args.calibrate:
-        if args.held_back:
-            others = Source.load(args.data, "clips", "train", proxies=True, held=True)
-            head["clips"] = join(head["clips"], score(uncalibrated(load(args.held_back)), others, args.mode))
-        result = choose(head, faces.emotion == "neutral")
+        with np.load(args.data / "clips.npz") as clips:
+            people = clips["person"][head["clips"].index]
+        result = choose(head, people, faces.emotion == "neutral")
     else:
         final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}
         result = {

@@ -51,7 +51,7 @@ class Source:
     shapes_mirror: Tensor
 
     @classmethod
-    def load(cls, folder: Path, name: str, split: str, proxies: bool = False, held: bool | None = None) -> Source:
+    def load(cls, folder: Path, name: str, split: str, proxies: bool = False, hold_back: bool = False) -> Source:
         """The crops of one split of a source that prepare.py wrote.
 
         Args:
@@ -59,17 +59,17 @@ class Source:
             name: Of the source.
             split: "train", "validation" or "test".
             proxies: With `data.proxy_targets`.
-            held: Of clips, and of the animated frames of clips, those of `data.held_back` alone or all others.
+            hold_back: Without the people of `data.held_back`.
         """
         crops = torch.from_numpy(np.load(folder / f"{name}_crops.npy", mmap_mode="c"))  # "c": tensors want to write
         with np.load(folder / f"{name}.npz") as stored:
             arrays = dict(stored)
         mine = arrays["split"] == split
-        if held is not None and name in ("clips", "animated"):
+        if hold_back and name in ("clips", "animated"):
             with np.load(folder / "clips.npz") as clips:
                 person = dict(zip(clips["clip"], clips["person"], strict=True))
             people = [person.get(clip.rsplit("/", 1)[0], "") for clip in arrays["clip"]]
-            mine &= np.isin(people, held_back()) == held
+            mine &= ~np.isin(people, held_back())
         if "clip" in arrays:
             starts_new = (arrays["clip"][1:] != arrays["clip"][:-1]) | (np.diff(arrays["frame"]) != 1)
             edges = np.concatenate([[0], np.flatnonzero(starts_new) + 1, [len(mine)]])

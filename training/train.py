@@ -43,7 +43,7 @@ from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, 
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="6",
+    version="7",
     backbone="small",
     backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2), "local": 96},
     aus=AUS,
@@ -309,9 +309,7 @@ def main() -> None:
     parser.add_argument("--window-steps", type=int, default=220)
     parser.add_argument("--init", type=Path, help="frames.pt of another run, to go on from")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
-    parser.add_argument(
-        "--hold-back", action="store_true", help="leave half of the people of the clips out, to calibrate"
-    )
+    parser.add_argument("--hold-back", action="store_true", help="leave half of the people of the clips out")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -331,9 +329,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {
         # the wrinkles of animated faces do not move: no stand-ins
-        name: Source.load(
-            args.data, name, "train", proxies=name != "animated", held=False if args.hold_back else None
-        ).to(device)
+        name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back).to(device)
         for name in ("clips", "animated", "faces", "rendered")
     }
     config = dataclasses.replace(CONFIG, head=args.head)
