@@ -161,3 +161,31 @@ def test_the_people_held_back_are_left_out(tmp_path: Path) -> None:
     assert held_back()[:2] == [first, third]
     assert [crops("clips", hold_back) for hold_back in (False, True)] == [[0, 1, 2], [1]]
     assert [crops("animated", hold_back) for hold_back in (False, True)] == [[0, 1, 2, 3], [0, 2]]
+
+
+def test_stills_and_clips_share_a_batch(rng: np.random.Generator) -> None:
+    """The camera moves over stills alone, and each source's blendshapes have their own mirror image."""
+    pictures = torch.from_numpy(smooth(rng, 1, STORED)[0].astype(np.uint8))
+
+    def source(run: int, mirror: np.ndarray) -> sampling.Source:
+        count = 64
+        runs = np.stack([np.arange(0, count, run), np.arange(run, count + 1, run)], axis=1)
+        return sampling.Source(
+            pictures.expand(count, -1, -1, -1),
+            torch.zeros(count, len(AUS)),
+            runs,
+            torch.arange(sampling.SHAPES, dtype=torch.float32).expand(count, -1),
+            torch.full((count, sampling.POINTS, 2), STORED / 2.0),
+            torch.from_numpy(mirror),
+        )
+
+    places = np.arange(sampling.SHAPES)
+    sources = {"faces": source(1, places[::-1].copy()), "clips": source(16, np.roll(places, 1))}
+    batch = sampling.Batches(sources, {"faces": 20, "clips": 20}, 16, range(1), (0, 0), {}).batch(rng)
+    assert batch.crops.shape == (40, 16, 3, CROP, CROP)
+    for part, mirror in ((slice(20), places[::-1]), (slice(20, 40), np.roll(places, 1))):
+        rows = {tuple(row) for row in batch.shapes[part].flatten(0, 1).int().tolist()}
+        assert rows == {tuple(places), tuple(mirror)}
+    place = batch.points[:, :, 0]  # which moves with the camera alone; the tracker's jitter has no direction
+    way = (place[:, -4:].mean(1) - place[:, :4].mean(1)).norm(dim=-1)
+    assert way[:20].mean() > 3 * way[20:].mean()

@@ -69,12 +69,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(script: str, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
+def run(script: str, *arguments: object, launcher: tuple[str, ...] = (), fails: bool = False) -> str:
+    """What a script prints: its output, or its errors where it is to fail."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *launcher, str(ROOT / "training" / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr if fails else done.stdout
 
 
 @pytest.mark.slow
@@ -111,6 +112,12 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     run("train.py", "--data", prepared, "--out", ablation, "--init", out / "frames.pt", "--without", "dynamics", *none)
     state = torch.load(ablation / "final.pt", weights_only=True)["state"]
     assert not state["dynamics.output.norm.weight"].any()
+    other = torch.load(out / "frames.pt", weights_only=True)
+    config = json.loads(other["config"])
+    config["template"][0][0] += 0.01
+    torch.save(other | {"config": json.dumps(config)}, tmp_path / "other.pt")
+    failed = run("train.py", "--data", prepared, "--out", ablation, "--init", tmp_path / "other.pt", fails=True)
+    assert "another template" in failed
     model = out / "final.pt"
     calibration, figures, sheets = tmp_path / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
     common = ("evaluate.py", "--data", prepared, "--model", model, "--split")
@@ -151,3 +158,45 @@ def test_motion_is_told_from_rest() -> None:
     assert within(scored, 0) > 0.99
     assert correlation(scored.scores[:, 0], targets[:, 0]) < 0.3
     assert moved(Scored(-scored.scores, targets, runs, scored.index), 0) < -0.99
+
+
+def test_a_person_counts_as_so_many_pictures_however_long_the_clip() -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from data import AUS, PRESENT, PRESENT_RENDERED
+    from evaluate import MOST_PICTURES, SOURCES, Scored, choose, labelled
+
+    rng = np.random.default_rng(0)
+
+    def crops(count: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = rng.random((count, N)).astype(np.float32)
+        scores = (targets * 0.6 + 0.3 * rng.random((count, N))).clip(0.01, 0.99)
+        targets[rng.random((count, N)) < 0.05] = np.nan
+        return scores, targets
+
+    def scored(clip: tuple[np.ndarray, np.ndarray]) -> dict[str, Scored]:
+        sources = dict(zip(SOURCES, (clip, faces, drawn), strict=True))
+        return {name: Scored(*s, np.zeros(len(s[0]), int), np.arange(len(s[0]))) for name, s in sources.items()}
+
+    faces, drawn = crops(200), crops(50)
+    half = MOST_PICTURES // 2
+    short = crops(2 * half)  # two people, each with half as many frames as count at most
+    short[1][:] = np.nan_to_num(short[1], nan=0.5)
+    people = np.repeat(["a", "b"], half)
+    neutral = np.arange(200) < 50
+    once = choose(scored(short), people, neutral)
+    # ten times the frames of one of them: they count as twice as many, and no more
+    long = tuple(np.concatenate([v[:half]] * 10 + [v[half:]]) for v in short)
+    twice = tuple(np.concatenate([v[:half]] * 2 + [v[half:]]) for v in short)
+    many = choose(scored(long), np.repeat(["a", "b"], [10 * half, half]), neutral)
+    two = choose(scored(twice), np.repeat(["a", "b"], [2 * half, half]), neutral)
+    for au in once:
+        for figure in ("slope", "offset", "threshold", "precision", "recall"):
+            assert many[au][figure] == pytest.approx(two[au][figure], abs=2e-3)
+    assert any(once[au]["slope"] != two[au]["slope"] for au in once)
+    for column, au in enumerate(AUS):
+        values, present = labelled(scored(short), column, au)
+        np.testing.assert_array_equal(values[: 2 * half], short[0][:, column])
+        np.testing.assert_array_equal(present[: 2 * half], short[1][:, column] > PRESENT[au])
+        if au == 9:
+            known = ~np.isnan(drawn[1][:, column])
+            np.testing.assert_array_equal(present[-known.sum() :], drawn[1][known, column] > PRESENT_RENDERED)

@@ -337,7 +337,10 @@ def main() -> None:
     spread = shapes[~shapes.isnan().any(1)].std(0).clamp_min(0.02)
     trainee = Trainee(config, spread).to(device, memory_format=torch.channels_last)
     if args.init:
-        learnt = torch.load(args.init, weights_only=True, map_location=device)["state"]
+        saved = torch.load(args.init, weights_only=True, map_location=device)
+        learnt, template = saved["state"], MDHRConfig.from_json(saved["config"], str(args.init)).template
+        if template != config.template:
+            raise SystemExit(f"{args.init} was trained on crops of another template: {template}, not {config.template}")
         if args.head != CONFIG.head:  # another head begins anew
             learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
         trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
