@@ -148,7 +148,7 @@ def test_a_still_face_stands_still(detector: AUDetector, media: Path) -> None:
 def test_faster_shrinking_changes_the_scores_no_more_than_noise_does(
     detector: AUDetector, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against averaging exact areas, on a face of 560 pixels. One level of noise changes scores by 0.002 and 0.05."""
+    """Against averaging exact areas, on a face of 560 pixels. One level of noise changes scores by 0.001 and 0.01."""
     with read_video(media / "WolfgangLanger_Pexels.mp4") as reader:
         frames = [cv2.resize(frame.rgb, (1280, 720), interpolation=cv2.INTER_CUBIC) for frame in islice(reader, 60)]
     fast = detector.detect_frames(frames)
