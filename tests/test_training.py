@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,14 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     entry = json.loads(manifest.read_text())["models"]["mdhr-lite"]
     assert entry["bytes"] == (folder / "model.safetensors").stat().st_size
     assert detector.detect_image(np.zeros((64, 64, 3), np.uint8)).metadata["model_sha256"] == entry["sha256"]
+
+
+@pytest.mark.slow
+def test_the_network_to_beat_trains_and_is_scored(prepared: Path) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    printed = run("baseline.py", "--data", prepared, "--passes", 30).splitlines()
+    assert [line.split(":")[0] for line in printed[-2:]] == ["validation", "test"]
+    assert all(np.isfinite(float(x)) for x in re.findall(r"[ -](\d\.\d+|nan)", printed[-1]))
 
 
 def test_motion_is_told_from_rest() -> None:

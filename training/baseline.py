@@ -2,7 +2,7 @@
 
     python training/baseline.py --data ../runs/data
 
-1.2 million parameters, 18 passes, the teacher's labels as soft targets; no animated faces, no clips, no renderings, no
+1.6 million parameters, the teacher's labels as soft targets; no animated faces, no clips, no renderings, no
 auxiliary targets. Prints what `evaluate.py` prints of the bundled model: correlation over clips, within clips and on
 faces, means over `data.JUDGED`.
 """
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pyfau.models.backbones.small import SmallNet
 
-WIDTHS, BATCH, PASSES, RATE = (24, 48, 96, 192), 128, 18, 3e-3
+WIDTHS, BATCH, RATE = (24, 48, 96, 192), 128, 3e-3
 KNOWN = [AUS.index(au) for au in TEACHER]
 
 
@@ -53,13 +53,14 @@ def scores_of(net: Plain, source: Source) -> Scored:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
+    parser.add_argument("--passes", type=int, default=18, help="over the pictures")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     faces = Source.load(args.data, "faces", "train")
     net = Plain().to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters")
-    steps = PASSES * len(faces.runs) // BATCH
+    steps = args.passes * len(faces.runs) // BATCH
     adam = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, steps)
     for step, batch in enumerate(Batches({"faces": faces}, {"faces": BATCH}, 1, range(steps), (0, 0), {})):
