@@ -3,8 +3,7 @@
     python training/baseline.py --data ../runs/data
 
 1.6 million parameters, the teacher's labels as soft targets; no animated faces, no clips, no renderings, no
-auxiliary targets. Prints what `evaluate.py` prints of the bundled model: correlation over clips, within clips and on
-faces, means over `data.JUDGED`.
+auxiliary targets. Prints the same means over `data.JUDGED` as `evaluate.py` does of the bundled model.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import AUS, JUDGED, TEACHER
-from evaluate import Scored, correlation, within
+from data import AUS, TEACHER
+from evaluate import SOURCES, Scored, agreement
 from sampling import Batches, Source, shrink
 from torch import Tensor, nn
 
@@ -75,13 +74,8 @@ def main() -> None:
             print(f"step {step} of {steps}: {loss.item():.4f}", flush=True)
     net.eval()
     for split in ("validation", "test"):
-        clips, pictures = (scores_of(net, Source.load(args.data, name, split)) for name in ("clips", "faces"))
-        columns = [AUS.index(au) for au in JUDGED]
-        over, on_faces = (
-            np.mean([correlation(s.scores[:, i], s.targets[:, i]) for i in columns]) for s in (clips, pictures)
-        )
-        print(f"{split}: over clips {over:.3f}, within {np.nanmean([within(clips, i) for i in columns]):.3f}, ", end="")
-        print(f"faces {on_faces:.3f}", flush=True)
+        scored = {name: scores_of(net, Source.load(args.data, name, split)) for name in SOURCES}
+        print(f"{split}: {agreement(scored)['judged']}", flush=True)
 
 
 if __name__ == "__main__":
