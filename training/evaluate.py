@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +33,11 @@ SOURCES = ("clips", "faces", "rendered")
 LIPS_PARTED = 0.08  # a gap between the inner lips over this, in distances of the outer eye corners
 LEAST_FRAMES, LEAST_MOTION = 30, 0.03  # of a clip, for a correlation within it
 LEAST_RENDERED = 12  # and frames of a rendered sequence, which has 16
+RESTING = 0.05  # where no rendered intensity is over it the face is at rest
 MOST_NEUTRAL = 0.1  # share of neutral faces in which an AU may be active at its threshold
 MOST_PICTURES = 20  # as so many do the frames of a person count together in calibration
 BINS = 15
+DRAWS, INTERVAL = 500, (5, 95)  # of people with replacement, and the percentiles of a figure over them
 SHEET = 40  # pictures of a contact sheet
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -119,14 +121,20 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 1e-6 and b.std() > 1e-3 else float("nan")
 
 
-def within(scored: Scored, column: int, frames: int = LEAST_FRAMES) -> float:
-    """Mean over clips of so many frames of the correlation within each, where the target moves at all."""
+def within_each(scored: Scored, column: int, frames: int = LEAST_FRAMES) -> np.ndarray:
+    """Correlation within each clip, (R,) in the order of their numbers; NaN: too few frames, or the target is still."""
     found = []
     for run in np.unique(scored.runs):
         mine = scored.runs == run
-        if mine.sum() >= frames and np.nanstd(scored.targets[mine, column]) > LEAST_MOTION:
-            found.append(correlation(scored.scores[mine, column], scored.targets[mine, column]))
-    return float(np.nanmean(found)) if found else float("nan")
+        moves = mine.sum() >= frames and np.nanstd(scored.targets[mine, column]) > LEAST_MOTION
+        found.append(correlation(scored.scores[mine, column], scored.targets[mine, column]) if moves else np.nan)
+    return np.array(found)
+
+
+def within(scored: Scored, column: int, frames: int = LEAST_FRAMES) -> float:
+    """Mean over clips of so many frames of the correlation within each, where the target moves at all."""
+    found = within_each(scored, column, frames)
+    return float(np.nanmean(found)) if not np.isnan(found).all() else float("nan")
 
 
 def moved(scored: Scored, column: int) -> float:
@@ -135,6 +143,19 @@ def moved(scored: Scored, column: int) -> float:
     frame = pd.DataFrame({"score": scored.scores[known, column], "target": scored.targets[known, column]})
     deviations = frame - frame.groupby(scored.runs[known]).transform("mean")
     return correlation(deviations["score"].to_numpy(), deviations["target"].to_numpy())
+
+
+def besides_rest(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames of rendered people are not at rest while others of the same person are, and how these differ.
+
+    Returns:
+        (M,) indices of those frames, and (M, N) by how much their log-odds exceed the mean of the person at rest.
+    """
+    odds = pd.DataFrame(logit(scored.scores.clip(1e-6, 1 - 1e-6)))
+    resting = scored.targets.max(axis=1) <= RESTING
+    rest = odds[resting].groupby(scored.runs[resting]).mean()
+    mine = np.flatnonzero(~resting & np.isin(scored.runs, rest.index))
+    return mine, odds.to_numpy()[mine] - rest.loc[scored.runs[mine]].to_numpy()
 
 
 def calibration_error(scores: np.ndarray, present: np.ndarray) -> float:
@@ -160,6 +181,7 @@ def report(model: MDHR, data: Path, split: str, mode: str = "windows") -> dict:
 def agreement(scored: Mapping[str, Scored]) -> dict:
     """The figures of `report` from scores of every source."""
     clips, faces, drawn = (scored[name] for name in SOURCES)
+    moving, change = besides_rest(drawn)
     result: dict = {"aus": {}}
     for i, au in enumerate(AUS):
         figures = {}
@@ -169,6 +191,9 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
             figures["clips_moved_r"] = moved(clips, i)
             figures["faces_r"] = correlation(faces.scores[:, i], faces.targets[:, i])
         figures["rendered_auc"] = area(drawn.targets[:, i] > PRESENT_RENDERED, drawn.scores[:, i])
+        active = drawn.targets[moving, i] > PRESENT_RENDERED
+        figures["rendered_auc_moving"] = area(active, drawn.scores[moving, i])
+        figures["rendered_auc_from_rest"] = area(active, change[:, i])
         figures["rendered_r"] = correlation(drawn.scores[:, i], drawn.targets[:, i])
         figures["rendered_within_r"] = within(drawn, i, LEAST_RENDERED)
         result["aus"][f"AU{au:02d}"] = {k: round(v, 3) for k, v in figures.items()}
@@ -178,6 +203,45 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
         result[name] = {k: round(float(np.nanmean([r[k] for r in rows if k in r])), 3) for k in keys}
     result["counts"] = {name: len(s.scores) for name, s in scored.items()}
     return result
+
+
+def draws_of_people(people: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices of the frames of as many people as there are, drawn with replacement, DRAWS times: a bootstrap."""
+    frames = [np.flatnonzero(people == person) for person in np.unique(people)]
+    rng = np.random.default_rng(0)
+    for _ in range(DRAWS):
+        yield np.concatenate([frames[k] for k in rng.integers(len(frames), size=len(frames))])
+
+
+def by_people(clips: Scored, people: np.ndarray) -> dict:
+    """How far correlations over clips depend on who is there.
+
+    Args:
+        clips: Their frames.
+        people: (F,) whom each shows.
+
+    Returns:
+        For each AU that has a teacher, and for the mean of `JUDGED`, the interval in which nine of ten draws of people
+        lie, and which single person lowers the figure most, with what it is without them.
+    """
+    columns = [i for i, au in enumerate(AUS) if au in TEACHER]
+
+    def figures(frames: np.ndarray) -> np.ndarray:
+        found = np.array([correlation(clips.scores[frames, i], clips.targets[frames, i]) for i in columns])
+        return np.append(found, found[[AUS[i] in JUDGED for i in columns]].mean())
+
+    low, high = np.nanpercentile([figures(frames) for frames in draws_of_people(people)], INTERVAL, axis=0)
+    persons = np.unique(people)
+    without = np.stack([figures(np.flatnonzero(people != person)) for person in persons])
+    names = [*(f"AU{AUS[i]:02d}" for i in columns), "judged"]
+    return {
+        name: {
+            "interval": [round(float(low[k]), 3), round(float(high[k]), 3)],
+            "without": str(persons[np.nanargmax(without[:, k])]),
+            "r_without": round(float(np.nanmax(without[:, k])), 3),
+        }
+        for k, name in enumerate(names)
+    }
 
 
 def labelled(scored: Mapping[str, Scored], column: int, au: int) -> tuple[np.ndarray, np.ndarray]:
@@ -438,9 +502,9 @@ def main() -> None:
     model = uncalibrated(model)
     head = {name: score(model, source, args.mode) for name, source in sources.items()}
     faces = Faces.load(args.data, args.split)
+    with np.load(args.data / "clips.npz") as clips:
+        people = clips["person"][head["clips"].index]
     if args.calibrate:
-        with np.load(args.data / "clips.npz") as clips:
-            people = clips["person"][head["clips"].index]
         result = choose(head, people, faces.emotion == "neutral")
     else:
         final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}
@@ -448,6 +512,7 @@ def main() -> None:
             "split": args.split,
             "mode": args.mode,
             "head": agreement(head),
+            "by_people": by_people(head["clips"], people),
             "calibrated": agreement(final),
             "occurrence": occurrence(final, thresholds),
             "real_faces": real_faces(final["faces"].scores, faces, thresholds),
