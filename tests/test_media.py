@@ -68,9 +68,9 @@ def test_the_smile_fires_and_the_neutral_face_does_not(smiling_man: AUResult) ->
 
 def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman: AUResult) -> None:
     brow, smile = score(crying_woman, "AU04"), score(crying_woman, "AU12")
-    # MediaPipe finds these brows faint too (about 0.05): what can be asked for is the contrast with before and after.
-    # In the smile (from 240 on) MediaPipe sees less of it; the network, since version 7, twice as much.
+    # MediaPipe finds these brows faint too (about 0.05): what can be asked for is the contrast.
     assert brow[40:160].mean() > 3 * max(brow[:40].mean(), brow[160:240].mean())
+    assert brow[40:160].mean() > 1.3 * brow[240:].mean()  # in the smile
     assert smile[300:440].mean() > smile[60:200].mean() + 0.3
     assert active(crying_woman, "AU12")[300:440].mean() > 0.9
     assert active(crying_woman, "AU25")[300:440].mean() > 0.9
@@ -80,7 +80,7 @@ def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman:
 @pytest.mark.parametrize(
     ("au", "names", "least"),
     [
-        ("AU04", ("browDownLeft", "browDownRight"), 0.5),
+        ("AU04", ("browDownLeft", "browDownRight"), 0.6),
         ("AU12", ("mouthSmileLeft", "mouthSmileRight"), 0.85),
         ("AU43", ("eyeBlinkLeft", "eyeBlinkRight"), 0.7),
     ],

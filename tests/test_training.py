@@ -144,11 +144,87 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_network_to_beat_trains_and_is_scored(prepared: Path) -> None:
+def test_the_network_to_beat_trains_is_kept_compared_and_learnt_from(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
-    printed = run("baseline.py", "--data", prepared, "--passes", 30).splitlines()
+    plain, bundled = tmp_path / "plain.pt", ROOT / "pyfau/assets/mdhr-lite"
+    command = ("baseline.py", "--data", prepared, "--weights", plain)
+    printed = run(*command, "--passes", 30).splitlines()
     assert [line.split(":")[0] for line in printed[-2:]] == ["validation", "test"]
     assert all(np.isfinite(float(x)) for x in re.findall(r"[ -](\d\.\d+|nan)", printed[-1]))
+    again = run(*command, "--against", bundled).splitlines()
+    assert again[0] == printed[-2]  # nothing is trained a second time
+    assert [line.split(",")[0] for line in again[1:]] == ["validation", "test: {'clips_pooled_r'", "test", "both"]
+    steps = ("--frame-steps", 1, "--window-steps", 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("train.py", "--data", prepared, "--out", first, *steps)
+    run("train.py", "--data", prepared, "--out", second, *steps, "--learn-from", first / "frames.pt", plain)
+    states = [torch.load(folder / "final.pt", weights_only=True)["state"] for folder in (first, second)]
+    assert not torch.equal(*(state["classifier"] for state in states))
+
+
+def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from baseline import KNOWN, Plain
+    from committee import Committee, consult
+    from data import AUS
+    from sampling import POINTS, Batch
+    from train import CONFIG, save
+
+    from pyfau.models.mdhr import MDHR
+
+    torch.manual_seed(0)
+    nets = {"mdhr": MDHR(CONFIG).eval(), "plain": Plain().eval()}
+    save(nets["mdhr"], CONFIG, tmp_path / "mdhr.pt")
+    torch.save(nets["plain"].state_dict(), tmp_path / "plain.pt")
+    one, other, both = (
+        Committee([tmp_path / f"{name}.pt" for name in names], torch.device("cpu"))
+        for names in (["mdhr"], ["plain"], ["mdhr", "plain"])
+    )
+    crops = torch.randint(0, 256, (3, 3, 112, 112), dtype=torch.uint8)
+    with torch.no_grad():
+        alone = nets["plain"](crops).sigmoid()
+    asked, plain, mean = (committee.ask(crops.float()) for committee in (one, other, both))
+    unknown = [i for i in range(len(AUS)) if i not in KNOWN]
+    torch.testing.assert_close(plain[:, KNOWN], alone[:, KNOWN], atol=0.02, rtol=0)  # in bfloat16
+    assert plain[:, unknown].isnan().all()
+    torch.testing.assert_close(mean[:, unknown], asked[:, unknown])
+    torch.testing.assert_close(mean[:, KNOWN].logit(), (asked.logit() + plain.logit())[:, KNOWN] / 2)
+
+    length, group, real, drawn = 2, 2, 16, 3
+    targets = torch.rand(real + drawn, length, len(AUS))
+    targets[::3, :, 0] = torch.nan
+    shape = (real + drawn, length)
+    batch = Batch(
+        torch.randint(0, 256, (*shape, 3, 112, 112), dtype=torch.uint8),
+        targets,
+        torch.rand(*shape, 52),
+        torch.rand(*shape, POINTS, 2),
+    )
+    kept = [x.clone() for x in (batch.crops, batch.targets, batch.shapes, batch.points)]
+    told = consult(both, batch, real, group, np.random.default_rng(1))
+    for mine, original, before in zip(
+        (told.crops, told.targets, told.shapes, told.points), vars(batch).values(), kept, strict=True
+    ):
+        torch.testing.assert_close(original, before, equal_nan=True)
+        torch.testing.assert_close(mine[real:], before[real:], equal_nan=True)
+    moved = (told.crops != batch.crops).flatten(1).any(1)[:real]
+    assert 0 < moved.sum() < real
+    assert (moved[::group] == moved[1::group]).all()
+    opinion = both.ask(told.crops[:real].flatten(0, 1).float()).unflatten(0, (real, length))
+    pure = ~moved[:, None, None] & ~targets[:real].isnan()
+    expected = torch.where(pure, (targets[:real] + opinion) / 2, opinion)
+    torch.testing.assert_close(told.targets[:real], expected, atol=0.02, rtol=0)  # crops were rounded
+    for auxiliary in (told.shapes, told.points):
+        assert (auxiliary[:real].isnan().flatten(1).all(1) == moved).all()
+    k = int(moved.nonzero()[0, 0])  # the first of its group: it lies between its own face and the first of another
+    mixture, own = told.crops[k].float(), batch.crops[k].float()
+    found = []
+    for partner in (batch.crops[i].float() for i in range(0, real, group) if i != k):
+        share = float(((mixture - own) * (partner - own)).sum() / (partner - own).square().sum())
+        found.append((float((mixture - torch.lerp(own, partner, share)).abs().max()), share))
+    off, share = min(found)
+    assert off < 1.5
+    assert 0 < share <= 0.5
 
 
 def test_motion_is_told_from_rest() -> None:

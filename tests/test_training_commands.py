@@ -16,10 +16,12 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pyfau import AUDetector
 
@@ -28,7 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # its modules i
 from data import face_person, hashed_split
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["prepare.py", "train.py", "train.py", "evaluate.py", "export.py", "evaluate.py"]
+SCRIPTS = (
+    *("prepare.py", "train.py", "baseline.py", "train.py", "average.py", "train.py"),
+    *("evaluate.py", "export.py", "evaluate.py"),
+)
+FRAMES = ("first/frames.pt", "second/frames.pt", "mean.pt")
 PEOPLE = ("grid00", "grid03", "intel1", "grid04", "nice", "grid02", "edtalk_m")  # of clips, from all splits
 FACES, RENDERED = {"train": 60, "validation": 120, "test": 60}, 30  # pictures by split, and people of each part
 
@@ -100,22 +106,25 @@ def test_a_model_comes_out_of_the_commands_of_the_readme(cut: Path, tmp_path: Pa
     shutil.copy(ROOT / "weights_manifest.json", manifest)
     places = {"../shared": str(cut), "pyfau/assets/mdhr-lite": str(model)}
     launchers = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
-    shorter = {"train.py": ["--frame-steps", "3"], "export.py": ["--manifest", str(manifest)]}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     scripts = []
     for first, *words in commands():
         script = next(Path(word).name for word in words if word.startswith("training/"))
         options = [places.get(word, word.replace("../runs", str(runs))) for word in words]
-        options += shorter.get(script, [])
-        if script == "train.py" and "--window-steps" not in options:
-            options += ["--window-steps", "2"]
+        for name, steps in (("--frame-steps", "3"), ("--window-steps", "2")):  # instead of more
+            if script == "train.py" and (name, "0") not in pairwise(options):
+                options += [name, steps]
+        options += {"baseline.py": ["--passes", "1"], "export.py": ["--manifest", str(manifest)]}.get(script, [])
         command = [*launchers[first], *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=environment)
         assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"
         scripts.append(script)
-    assert scripts == SCRIPTS
-    stages = [json.loads(line)["stage"] for line in (runs / "lite/log.jsonl").read_text().splitlines()]
-    assert stages == ["frames", "windows"]  # the second run of train.py goes on from the first
+    assert tuple(scripts) == SCRIPTS
+    for run, stage in (("first", "frames"), ("second", "frames"), ("lite", "windows")):
+        assert [json.loads(line)["stage"] for line in (runs / run / "log.jsonl").read_text().splitlines()] == [stage]
+    first, second, mean = (torch.load(runs / f, weights_only=True)["state"] for f in FRAMES)
+    torch.testing.assert_close(mean["classifier"], (first["classifier"] + second["classifier"]) / 2)
+    assert not torch.equal(first["classifier"], second["classifier"])
     report = json.loads((runs / "lite/report.json").read_text())
     assert min(report["head"]["counts"].values()) > 0
     assert len(list((runs / "lite/sheets").glob("*.png"))) == 2 * len(report["head"]["aus"])

@@ -1,21 +1,34 @@
 """The network to beat: a plain single-frame one, trained on nothing but the pictures of faces, on the same splits.
 
-    python training/baseline.py --data ../runs/data
+    python training/baseline.py --data ../runs/data --weights ../runs/plain.pt --against pyfau/assets/mdhr-lite
 
 1.6 million parameters, the teacher's labels as soft targets; no animated faces, no clips, no renderings, no
-auxiliary targets. Prints the same means over `data.JUDGED` as `evaluate.py` does of the bundled model.
+auxiliary targets. Prints the same means over `data.JUDGED` as `evaluate.py` does of the bundled model, and by how much
+that one is better over clips, with the interval in which nine of ten draws of people lie.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import AUS, TEACHER
-from evaluate import SOURCES, Scored, agreement
+from data import AUS, JUDGED, TEACHER
+from evaluate import (
+    INTERVAL,
+    SOURCES,
+    Scored,
+    agreement,
+    correlation,
+    draws_of_people,
+    load,
+    score,
+    uncalibrated,
+    within_each,
+)
 from sampling import Batches, Source, shrink
 from torch import Tensor, nn
 
@@ -49,20 +62,58 @@ def scores_of(net: Plain, source: Source) -> Scored:
     return Scored(scores, source.targets.numpy()[index], runs, index)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
-    parser.add_argument("--passes", type=int, default=18, help="over the pictures")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    faces = Source.load(args.data, "faces", "train")
+def lead(ours: Scored, plain: Scored, people: np.ndarray) -> dict[str, list[float]]:
+    """By how much correlations over and within clips are higher, means over `JUDGED`.
+
+    Args:
+        ours: Every frame of the clips, scored by one network,
+        plain: by the other,
+        people: (F,) and whom each shows.
+
+    Returns:
+        "over" and "within": the difference, and both ends of its interval over draws of people.
+    """
+    columns = [AUS.index(au) for au in JUDGED]
+    clips = np.stack([within_each(ours, i) - within_each(plain, i) for i in columns])  # (AUs, R)
+    first = np.unique(ours.runs, return_index=True)[1]
+
+    def over(frames: np.ndarray) -> float:
+        both = [[correlation(s.scores[frames, i], s.targets[frames, i]) for i in columns] for s in (ours, plain)]
+        return float(np.subtract(*both).mean())
+
+    def inside(frames: np.ndarray) -> float:
+        times = np.bincount(frames, minlength=len(people))[first] * ~np.isnan(clips)  # each clip was drawn
+        seen = times.any(axis=1)
+        return float((np.nansum(clips * times, axis=1)[seen] / times.sum(axis=1)[seen]).mean())
+
+    result = {}
+    for name, figure in (("over", over), ("within", inside)):
+        drawn = [figure(frames) for frames in draws_of_people(people)]
+        ends = [figure(np.arange(len(people))), *np.nanpercentile(drawn, INTERVAL)]
+        result[name] = [round(float(x), 3) for x in ends]
+    return result
+
+
+def join(parts: Sequence[Scored]) -> Scored:
+    """Several splits as one."""
+    runs, after = [], 0
+    for part in parts:
+        runs.append(part.runs + after)
+        after += part.runs.max() + 1
+    scores, targets, index = (np.concatenate([getattr(p, k) for p in parts]) for k in ("scores", "targets", "index"))
+    return Scored(scores, targets, np.concatenate(runs), index)
+
+
+def learn(data: Path, passes: int, seed: int) -> Plain:
+    """Train it."""
+    torch.manual_seed(seed)
+    faces = Source.load(data, "faces", "train")
     net = Plain().to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters")
-    steps = args.passes * len(faces.runs) // BATCH
+    steps = passes * len(faces.runs) // BATCH
     adam = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, steps)
-    for step, batch in enumerate(Batches({"faces": faces}, {"faces": BATCH}, 1, range(steps), (0, 0), {})):
+    for step, batch in enumerate(Batches({"faces": faces}, {"faces": BATCH}, 1, range(steps), (seed, 0), {})):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = net(batch.crops[:, 0].contiguous(memory_format=torch.channels_last))
         loss = F.binary_cross_entropy_with_logits(logits[:, KNOWN].float(), batch.targets[:, 0, KNOWN])
@@ -72,10 +123,40 @@ def main() -> None:
         schedule.step()
         if step % 50 == 0:
             print(f"step {step} of {steps}: {loss.item():.4f}", flush=True)
+    return net
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
+    parser.add_argument("--weights", type=Path, help="a file to keep it in; if it is there, nothing is trained")
+    parser.add_argument("--against", type=Path, help="a model directory, or final.pt of train.py")
+    parser.add_argument("--passes", type=int, default=18, help="over the pictures")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.weights and args.weights.exists():
+        net = Plain()
+        net.load_state_dict(torch.load(args.weights, weights_only=True))
+    else:
+        net = learn(args.data, args.passes, args.seed)
+        if args.weights:
+            torch.save(net.state_dict(), args.weights)
     net.eval()
+    other = uncalibrated(load(args.against)) if args.against else None
+    with np.load(args.data / "clips.npz") as clips:
+        persons = clips["person"]
+    pairs: list[tuple[Scored, Scored]] = []
     for split in ("validation", "test"):
-        scored = {name: scores_of(net, Source.load(args.data, name, split)) for name in SOURCES}
+        sources = {name: Source.load(args.data, name, split) for name in SOURCES}
+        scored = {name: scores_of(net, source) for name, source in sources.items()}
         print(f"{split}: {agreement(scored)['judged']}", flush=True)
+        if other is not None:
+            pairs.append((score(other, sources["clips"]), scored["clips"]))
+            print(f"{split}, lead of {args.against}: {lead(*pairs[-1], persons[pairs[-1][0].index])}", flush=True)
+    if other is not None:
+        ours, plain = (join(parts) for parts in zip(*pairs, strict=True))
+        print(f"both, lead of {args.against}: {lead(ours, plain, persons[ours.index])}")
 
 
 if __name__ == "__main__":

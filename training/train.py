@@ -12,6 +12,8 @@ Ablations of the second stage, all from the same first one:
     python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/frames.pt \
         --frame-steps 0 --without dynamics
 
+`--learn-from` adds the mean opinion of several trained networks to the labels (committee.py).
+
 Writes checkpoint.pt (resumed from when it is there), log.jsonl, frames.pt (the network after the first stage, which is
 the single-frame ablation) and, at the end, final.pt, all with averaged weights.
 """
@@ -28,9 +30,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from committee import Committee, consult
 from data import AUS, CROP, TEMPLATE
 from evaluate import report
 from pytorch_optimizer import Muon
@@ -43,7 +47,7 @@ from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, 
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="7",
+    version="8",
     backbone="small",
     backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2), "local": 96},
     aus=AUS,
@@ -308,6 +312,7 @@ def main() -> None:
     parser.add_argument("--frame-steps", type=int, default=6000)
     parser.add_argument("--window-steps", type=int, default=220)
     parser.add_argument("--init", type=Path, help="frames.pt of another run, to go on from")
+    parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask: see committee.py")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--hold-back", action="store_true", help="leave half of the people of the clips out")
     parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
@@ -347,6 +352,7 @@ def main() -> None:
     averaged = torch.optim.swa_utils.AveragedModel(
         trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=True
     )
+    committee = Committee(args.learn_from, device) if args.learn_from else None
     checkpoint = args.out / "checkpoint.pt"
     state = torch.load(checkpoint, weights_only=True, map_location=device) if checkpoint.exists() else None
     if state is not None:
@@ -404,6 +410,10 @@ def main() -> None:
                 trainee.train()
             else:
                 trainee.rest_backbone()
+            if committee is not None:
+                chances = np.random.default_rng((args.seed, rank, step, 1))
+                real = len(batch.crops) - stage.counts["rendered"]
+                batch = consult(committee, batch, real, GROUP if single else 1, chances)
             loss, parts = loss_of(trainee, batch, stage, weights)
             trainee.zero_grad(set_to_none=True)  # also those of the resting backbone
             loss.backward()
