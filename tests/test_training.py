@@ -227,11 +227,15 @@ def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Pa
     assert 0 < share <= 0.5
 
 
-def test_motion_is_told_from_rest() -> None:
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_motion_is_told_from_rest(rng: np.random.Generator) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from evaluate import Scored, correlation, moved, within
 
-    rng = np.random.default_rng(0)
     runs = np.repeat([0, 1, 2], [40, 60, 40])
     targets = rng.normal(0, 0.2, (140, 1))
     targets[runs == 2] *= 0.01  # hardly moves
@@ -245,12 +249,53 @@ def test_motion_is_told_from_rest() -> None:
     assert moved(Scored(-scored.scores, targets, runs, scored.index), 0) < -0.99
 
 
-def test_a_person_counts_as_so_many_pictures_however_long_the_clip() -> None:
+def test_a_face_at_rest_is_taken_off(rng: np.random.Generator) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from evaluate import Scored, besides_rest
+
+    runs = np.repeat([0, 1, 2], [6, 6, 4])
+    targets = rng.uniform(0.1, 1, (16, 2))
+    targets[[0, 1, 8]] = 0.05  # at rest; the third person never is
+    odds = 4 * targets + np.array([-3.0, 1.0, 0.0])[runs, None]  # how a face is built
+    mine, change = besides_rest(Scored(1 / (1 + np.exp(-odds)), targets, runs, np.arange(16)))
+    assert list(mine) == [2, 3, 4, 5, 6, 7, 9, 10, 11]
+    np.testing.assert_allclose(change, 4 * (targets[mine] - 0.05), atol=1e-6)
+
+
+def test_figures_say_who_decides_them_and_who_leads(rng: np.random.Generator) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from baseline import join, lead
+    from data import JUDGED
+    from evaluate import Scored, by_people
+
+    people = np.repeat(list("abcdef"), 40)
+    runs = np.repeat(np.arange(6), 40)
+    targets = rng.random((240, N))
+    good = targets + 0.1 * rng.normal(size=targets.shape)
+    worse = targets + 0.6 * rng.normal(size=targets.shape)
+    worse[people == "c"] = 1 - targets[people == "c"]
+    ours, theirs = (Scored(scores, targets, runs, np.arange(240)) for scores in (good, worse))
+    figures = by_people(theirs, people)
+    assert set(figures) == {f"AU{au:02d}" for au in (*JUDGED, 14, 15, 43)} | {"judged"}
+    for figure in figures.values():
+        low, high = figure["interval"]
+        assert figure["without"] == "c"
+        assert low < figure["r_without"] - 0.05
+        assert low < high <= 1
+    for name in ("over", "within"):
+        difference, low, high = lead(ours, theirs, people)[name]
+        assert 0 < low < difference < high
+        assert lead(theirs, ours, people)[name] == [-difference, -high, -low]
+        assert lead(ours, ours, people)[name] == [0, 0, 0]
+    both = join([ours, theirs])
+    assert len(np.unique(both.runs)) == 12
+    np.testing.assert_array_equal(both.scores, np.concatenate([good, worse]))
+
+
+def test_a_person_counts_as_so_many_pictures_however_long_the_clip(rng: np.random.Generator) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from data import AUS, PRESENT, PRESENT_RENDERED
     from evaluate import MOST_PICTURES, SOURCES, Scored, choose, labelled
-
-    rng = np.random.default_rng(0)
 
     def crops(count: int) -> tuple[np.ndarray, np.ndarray]:
         targets = rng.random((count, N)).astype(np.float32)
