@@ -65,7 +65,8 @@ def consult(committee: Committee, batch: Batch, real: int, group: int, rng: np.r
     """A batch with the committee's opinion.
 
     Groups of real faces are mixed with another group, all crops of a group with the same share of it. Mixed faces have
-    the committee's opinion for targets, and no other; the others the mean of it and of their label.
+    the committee's opinion for targets, and no other; the others the mean of it and of their label, and where they have
+    none its opinion.
 
     Args:
         committee: Who is asked.

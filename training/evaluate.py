@@ -146,10 +146,10 @@ def moved(scored: Scored, column: int) -> float:
 
 
 def besides_rest(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
-    """Which frames of rendered people are not at rest while others of the same person are, and how these differ.
+    """Which frames of rendered people are not at rest while others of the same run are, and how these differ.
 
     Returns:
-        (M,) indices of those frames, and (M, N) by how much their log-odds exceed the mean of the person at rest.
+        (M,) indices of those frames, and (M, N) by how much their log-odds exceed the mean of the run at rest.
     """
     odds = pd.DataFrame(logit(scored.scores.clip(1e-6, 1 - 1e-6)))
     resting = scored.targets.max(axis=1) <= RESTING
@@ -228,17 +228,17 @@ def by_people(clips: Scored, people: np.ndarray) -> dict:
 
     def figures(frames: np.ndarray) -> np.ndarray:
         found = np.array([correlation(clips.scores[frames, i], clips.targets[frames, i]) for i in columns])
-        return np.append(found, found[[AUS[i] in JUDGED for i in columns]].mean())
+        return np.append(found, np.nanmean(found[[AUS[i] in JUDGED for i in columns]]))
 
     low, high = np.nanpercentile([figures(frames) for frames in draws_of_people(people)], INTERVAL, axis=0)
     persons = np.unique(people)
-    without = np.stack([figures(np.flatnonzero(people != person)) for person in persons])
+    without = np.nan_to_num([figures(np.flatnonzero(people != person)) for person in persons], nan=-1.0)
     names = [*(f"AU{AUS[i]:02d}" for i in columns), "judged"]
     return {
         name: {
             "interval": [round(float(low[k]), 3), round(float(high[k]), 3)],
-            "without": str(persons[np.nanargmax(without[:, k])]),
-            "r_without": round(float(np.nanmax(without[:, k])), 3),
+            "without": str(persons[without[:, k].argmax()]),
+            "r_without": round(float(without[:, k].max()), 3),
         }
         for k, name in enumerate(names)
     }

@@ -5,7 +5,7 @@
 A small network on the renderer's own 68 landmarks and head pose, once of the frame alone, once with how they differ
 from the same person's face at rest. Prints ROC-AUC on the test people, who are in neither, over frames that are not at
 rest of people who are in another one: `rendered_auc_moving` of evaluate.py is over nearly the same (it lacks those in
-which MTCNN lost the face).
+which MTCNN lost the face, and those that this parts from the frames at rest).
 """
 
 from __future__ import annotations
