@@ -36,7 +36,7 @@ SCRIPTS = (
 )
 FRAMES = ("first/frames.pt", "second/frames.pt", "mean.pt")
 PEOPLE = ("grid00", "grid03", "intel1", "grid04", "nice", "grid02", "edtalk_m")  # of clips, from all splits
-FACES, RENDERED = {"train": 60, "validation": 120, "test": 60}, 30  # pictures by split, and people of each part
+FACES, RENDERED = {"train": 60, "validation": 150, "test": 100}, 40  # pictures by split, and people of each part
 
 
 def cut_tar(source: Path, target: Path, names: Callable[[str], str | None]) -> None:
@@ -114,7 +114,7 @@ def test_a_model_comes_out_of_the_commands_of_the_readme(cut: Path, tmp_path: Pa
         for name, steps in (("--frame-steps", "3"), ("--window-steps", "2")):  # instead of more
             if script == "train.py" and (name, "0") not in pairwise(options):
                 options += [name, steps]
-        options += {"baseline.py": ["--passes", "1"], "export.py": ["--manifest", str(manifest)]}.get(script, [])
+        options += {"baseline.py": ["--passes", "5"], "export.py": ["--manifest", str(manifest)]}.get(script, [])
         command = [*launchers[first], *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=environment)
         assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"
