@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Here and in the processes that tests start: several threads on busy cores wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +40,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests make pyfau remember stays out of the user's own cache."""
     os.environ["PYFAU_CACHE"] = str(tmp_path_factory.mktemp("pyfau-cache"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    import numpy as np  # after the number of threads is set
+
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session")

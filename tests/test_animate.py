@@ -19,11 +19,6 @@ from data import STORED
 SHAPES = ["jawOpen", "browInnerUp", "mouthSmileLeft"]
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def face(rng: np.random.Generator) -> np.ndarray:
     """(478, 3) points of a bowl in a picture of 200 x 200, closest to the camera in its middle."""
     xy = rng.uniform(-1, 1, (478, 2))

@@ -18,11 +18,6 @@ import sampling
 from data import AUS, CROP, HERE, MESH, MESH_MIRROR, STORED, WRINKLED, held_back, load_splits, seen_noses
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def smooth(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
     """(count, size, size, 3) whole numbers in [0, 255], without hard edges."""
     coarse = rng.uniform(0, 255, (count, 8, 8, 3)).astype(np.float32)

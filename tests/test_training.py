@@ -229,11 +229,6 @@ def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Pa
     assert 0 < share <= 0.5
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def test_motion_is_told_from_rest(rng: np.random.Generator) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from evaluate import Scored, correlation, moved, within

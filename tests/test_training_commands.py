@@ -52,6 +52,8 @@ def cut_tar(source: Path, target: Path, names: Callable[[str], str | None]) -> N
 @pytest.fixture
 def cut(shared: Path, tmp_path: Path) -> Path:
     """As ../shared, with a few faces, people and clips of each split."""
+    pytest.importorskip("mediapipe", reason="the faces are labelled by MediaPipe")
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     folder, whole = tmp_path / "shared", shared / "data"
     for name in ("faces", "clips", "sequences"):
         (folder / "data" / name).mkdir(parents=True)
@@ -100,22 +102,20 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.slow
 def test_a_model_comes_out_of_the_commands_of_the_readme(cut: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe", reason="the faces are labelled by MediaPipe")
-    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     runs, model, manifest = tmp_path / "runs", tmp_path / "mdhr-lite", tmp_path / "manifest.json"
     shutil.copy(ROOT / "weights_manifest.json", manifest)
     places = {"../shared": str(cut), "pyfau/assets/mdhr-lite": str(model)}
     launchers = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     scripts = []
-    for first, *words in commands():
+    for launcher, *words in commands():
         script = next(Path(word).name for word in words if word.startswith("training/"))
         options = [places.get(word, word.replace("../runs", str(runs))) for word in words]
         for name, steps in (("--frame-steps", "3"), ("--window-steps", "2")):  # instead of more
             if script == "train.py" and (name, "0") not in pairwise(options):
                 options += [name, steps]
         options += {"baseline.py": ["--passes", "5"], "export.py": ["--manifest", str(manifest)]}.get(script, [])
-        command = [*launchers[first], *options]
+        command = [*launchers[launcher], *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=environment)
         assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"
         scripts.append(script)

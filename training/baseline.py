@@ -10,7 +10,7 @@ that one is better over clips, with the interval in which nine of ten draws of p
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ from evaluate import (
     SOURCES,
     Scored,
     agreement,
-    correlation,
+    correlations,
     draws_of_people,
     load,
+    people_of,
     score,
     uncalibrated,
     within_each,
@@ -45,6 +46,13 @@ class Plain(nn.Module):
         super().__init__()
         self.backbone = SmallNet(WIDTHS)
         self.head = nn.Linear(WIDTHS[-1], len(AUS))
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Plain:
+        """The trained one whose weights these are."""
+        net = cls()
+        net.load_state_dict(state)
+        return net.eval()
 
     def forward(self, crops: Tensor) -> Tensor:
         """(B, 3, CROP, CROP) uint8 -> (B, N) logits."""
@@ -77,21 +85,16 @@ def lead(ours: Scored, plain: Scored, people: np.ndarray) -> dict[str, list[floa
     clips = np.stack([within_each(ours, i) - within_each(plain, i) for i in columns])  # (AUs, R)
     first = np.unique(ours.runs, return_index=True)[1]
 
-    def over(frames: np.ndarray) -> float:
-        both = [[correlation(s.scores[frames, i], s.targets[frames, i]) for i in columns] for s in (ours, plain)]
-        return float(np.subtract(*both).mean())
-
-    def inside(frames: np.ndarray) -> float:
+    def figures(frames: np.ndarray) -> tuple[float, float]:
+        over = correlations(ours, columns, frames) - correlations(plain, columns, frames)
         times = np.bincount(frames, minlength=len(people))[first] * ~np.isnan(clips)  # each clip was drawn
         seen = times.any(axis=1)
-        return float((np.nansum(clips * times, axis=1)[seen] / times.sum(axis=1)[seen]).mean())
+        inside = np.nansum(clips * times, axis=1)[seen] / times.sum(axis=1)[seen]
+        return float(over.mean()), float(inside.mean())
 
-    result = {}
-    for name, figure in (("over", over), ("within", inside)):
-        drawn = [figure(frames) for frames in draws_of_people(people)]
-        ends = [figure(np.arange(len(people))), *np.nanpercentile(drawn, INTERVAL)]
-        result[name] = [round(float(x), 3) for x in ends]
-    return result
+    drawn = np.nanpercentile([figures(frames) for frames in draws_of_people(people)], INTERVAL, axis=0)
+    ends = np.vstack([figures(np.arange(len(people))), drawn]).T
+    return {name: [round(float(x), 3) for x in mine] for name, mine in zip(("over", "within"), ends, strict=True)}
 
 
 def join(parts: Sequence[Scored]) -> Scored:
@@ -105,7 +108,7 @@ def join(parts: Sequence[Scored]) -> Scored:
 
 
 def learn(data: Path, passes: int, seed: int) -> Plain:
-    """Train it."""
+    """A trained one."""
     torch.manual_seed(seed)
     faces = Source.load(data, "faces", "train")
     net = Plain().to(memory_format=torch.channels_last)
@@ -123,7 +126,7 @@ def learn(data: Path, passes: int, seed: int) -> Plain:
         schedule.step()
         if step % 50 == 0:
             print(f"step {step} of {steps}: {loss.item():.4f}", flush=True)
-    return net
+    return net.eval()
 
 
 def main() -> None:
@@ -136,16 +139,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.weights and args.weights.exists():
-        net = Plain()
-        net.load_state_dict(torch.load(args.weights, weights_only=True))
+        net = Plain.of(torch.load(args.weights, weights_only=True))
     else:
         net = learn(args.data, args.passes, args.seed)
         if args.weights:
             torch.save(net.state_dict(), args.weights)
-    net.eval()
     other = uncalibrated(load(args.against)) if args.against else None
-    with np.load(args.data / "clips.npz") as clips:
-        persons = clips["person"]
     pairs: list[tuple[Scored, Scored]] = []
     for split in ("validation", "test"):
         sources = {name: Source.load(args.data, name, split) for name in SOURCES}
@@ -153,10 +152,11 @@ def main() -> None:
         print(f"{split}: {agreement(scored)['judged']}", flush=True)
         if other is not None:
             pairs.append((score(other, sources["clips"]), scored["clips"]))
-            print(f"{split}, lead of {args.against}: {lead(*pairs[-1], persons[pairs[-1][0].index])}", flush=True)
+            leads = lead(*pairs[-1], people_of(args.data, scored["clips"]))
+            print(f"{split}, lead of {args.against}: {leads}", flush=True)
     if other is not None:
         ours, plain = (join(parts) for parts in zip(*pairs, strict=True))
-        print(f"both, lead of {args.against}: {lead(ours, plain, persons[ours.index])}")
+        print(f"both, lead of {args.against}: {lead(ours, plain, people_of(args.data, ours))}")
 
 
 if __name__ == "__main__":

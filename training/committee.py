@@ -39,8 +39,7 @@ class Committee:
                 member: nn.Module = load(file)
                 fold(member)
             else:
-                member = Plain().eval()
-                member.load_state_dict(saved)
+                member = Plain.of(saved)
             self.members.append(member.to(device, memory_format=torch.channels_last))
 
     @torch.no_grad()

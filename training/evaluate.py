@@ -107,18 +107,28 @@ def uncalibrated(model: MDHR) -> MDHR:
     return model
 
 
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    return logit(scores.clip(1e-6, 1 - 1e-6))
+
+
 def calibrate(scores: np.ndarray, calibration: Sequence[Sequence[float]]) -> np.ndarray:
     """(F, N) scores of the head to calibrated ones, as `MDHR.classify` does it."""
     if not len(calibration):
         return scores
     slope, offset = np.array(calibration).T
-    return expit(slope * logit(scores.clip(1e-6, 1 - 1e-6)) + offset)
+    return expit(slope * log_odds(scores) + offset)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     known = ~np.isnan(b)
     a, b = a[known], b[known]
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 1e-6 and b.std() > 1e-3 else float("nan")
+
+
+def correlations(scored: Scored, columns: Sequence[int], frames: np.ndarray) -> np.ndarray:
+    """Correlation over some frames, for each of some columns."""
+    s, y = scored.scores[frames], scored.targets[frames]
+    return np.array([correlation(s[:, i], y[:, i]) for i in columns])
 
 
 def within_each(scored: Scored, column: int, frames: int = LEAST_FRAMES) -> np.ndarray:
@@ -151,7 +161,7 @@ def besides_rest(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (M,) indices of those frames, and (M, N) by how much their log-odds exceed the mean of the run at rest.
     """
-    odds = pd.DataFrame(logit(scored.scores.clip(1e-6, 1 - 1e-6)))
+    odds = pd.DataFrame(log_odds(scored.scores))
     resting = scored.targets.max(axis=1) <= RESTING
     rest = odds[resting].groupby(scored.runs[resting]).mean()
     mine = np.flatnonzero(~resting & np.isin(scored.runs, rest.index))
@@ -190,10 +200,10 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
             figures["clips_within_r"] = within(clips, i)
             figures["clips_moved_r"] = moved(clips, i)
             figures["faces_r"] = correlation(faces.scores[:, i], faces.targets[:, i])
-        figures["rendered_auc"] = area(drawn.targets[:, i] > PRESENT_RENDERED, drawn.scores[:, i])
-        active = drawn.targets[moving, i] > PRESENT_RENDERED
-        figures["rendered_auc_moving"] = area(active, drawn.scores[moving, i])
-        figures["rendered_auc_from_rest"] = area(active, change[:, i])
+        present = drawn.targets[:, i] > PRESENT_RENDERED
+        figures["rendered_auc"] = area(present, drawn.scores[:, i])
+        figures["rendered_auc_moving"] = area(present[moving], drawn.scores[moving, i])
+        figures["rendered_auc_from_rest"] = area(present[moving], change[:, i])
         figures["rendered_r"] = correlation(drawn.scores[:, i], drawn.targets[:, i])
         figures["rendered_within_r"] = within(drawn, i, LEAST_RENDERED)
         result["aus"][f"AU{au:02d}"] = {k: round(v, 3) for k, v in figures.items()}
@@ -203,6 +213,12 @@ def agreement(scored: Mapping[str, Scored]) -> dict:
         result[name] = {k: round(float(np.nanmean([r[k] for r in rows if k in r])), 3) for k in keys}
     result["counts"] = {name: len(s.scores) for name, s in scored.items()}
     return result
+
+
+def people_of(data: Path, clips: Scored) -> np.ndarray:
+    """(F,) whom each frame of the clips shows."""
+    with np.load(data / "clips.npz") as arrays:
+        return arrays["person"][clips.index]
 
 
 def draws_of_people(people: np.ndarray) -> Iterator[np.ndarray]:
@@ -227,7 +243,7 @@ def by_people(clips: Scored, people: np.ndarray) -> dict:
     columns = [i for i, au in enumerate(AUS) if au in TEACHER]
 
     def figures(frames: np.ndarray) -> np.ndarray:
-        found = np.array([correlation(clips.scores[frames, i], clips.targets[frames, i]) for i in columns])
+        found = correlations(clips, columns, frames)
         return np.append(found, np.nanmean(found[[AUS[i] in JUDGED for i in columns]]))
 
     low, high = np.nanpercentile([figures(frames) for frames in draws_of_people(people)], INTERVAL, axis=0)
@@ -298,7 +314,7 @@ def choose(scored: Mapping[str, Scored], people: np.ndarray, neutral: np.ndarray
         frames = pd.Series(people[~np.isnan(scored["clips"].targets[:, i])])
         weights = np.ones(len(scores))
         weights[: len(frames)] = np.minimum(1, MOST_PICTURES / frames.map(frames.value_counts()))
-        odds = logit(scores.clip(1e-6, 1 - 1e-6))
+        odds = log_odds(scores)
         fit = LogisticRegression(C=1e3).fit(odds[:, None], present, sample_weight=weights)
         slope, offset = max(float(fit.coef_[0, 0]), 1e-2), float(fit.intercept_[0])
         calibrated = expit(slope * odds + offset)
@@ -416,7 +432,7 @@ def robustness(model: MDHR, data: Path, split: str, faces: Faces, base: Scored) 
         s, y = scored.scores[mine], scored.targets[mine]
         present = [y[:, i] > PRESENT[AUS[i]] for i in columns]
         return {
-            "r": round(float(np.nanmean([correlation(s[:, i], y[:, i]) for i in columns])), 3),
+            "r": round(float(np.nanmean(correlations(scored, columns, mine))), 3),
             "auc": round(float(np.nanmean([area(p, s[:, i]) for p, i in zip(present, columns, strict=True)])), 3),
             "error": round(float(np.nanmean(np.abs(s - y)[:, columns])), 3),
             "frames": int(mine.sum()),
@@ -502,8 +518,7 @@ def main() -> None:
     model = uncalibrated(model)
     head = {name: score(model, source, args.mode) for name, source in sources.items()}
     faces = Faces.load(args.data, args.split)
-    with np.load(args.data / "clips.npz") as clips:
-        people = clips["person"][head["clips"].index]
+    people = people_of(args.data, head["clips"])
     if args.calibrate:
         result = choose(head, people, faces.emotion == "neutral")
     else:
