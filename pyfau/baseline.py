@@ -93,10 +93,9 @@ def adjust(
     scores = raw.copy()
     # A face or AU without a shift is as it was before any baseline.
     active = raw >= limits.astype(np.float32) if "baseline" in result.metadata else result.active.copy()
-    at_rest = _log_odds(np.minimum(AT_REST, limits / 2))
     record["levels"], moved = {}, {}
     for face_id, level in levels.items():
-        shift = np.maximum(0.0, _log_odds(level) - at_rest)
+        shift = own_part(level, limits)
         aus = np.flatnonzero(shift)
         own = np.ix_(rows[face_id], aus)
         scores[own] = np.minimum(raw[own], expit(_log_odds(raw[own]) - shift[aus]))
@@ -110,6 +109,12 @@ def adjust(
     adjusted.metadata["baseline"] = record
     adjusted.warnings += [note for note in notes if note not in adjusted.warnings]
     return adjusted
+
+
+def own_part(level: npt.ArrayLike, thresholds: npt.ArrayLike) -> _Array:
+    """By how many log-odds scores at rest, in [0, 1], exceed what may be scored at rest: 0 or more for each AU."""
+    at_rest = np.minimum(AT_REST, np.asarray(thresholds) / 2)
+    return np.maximum(0.0, _log_odds(level) - _log_odds(at_rest))
 
 
 def _quantiles(result: AUResult, quantile: float, per_face: bool, notes: list[str]) -> dict[int, _Array]:

@@ -81,14 +81,19 @@ def run(script: str, *arguments: object, launcher: tuple[str, ...] = (), fails: 
     return done.stderr if fails else done.stdout
 
 
+ONE_STEP = ("--alone-steps", 1, "--together-steps", 1, "--windows-steps", 1)
+
+
 @pytest.mark.slow
 def test_the_pictures_of_a_second_process_count(prepared: Path, tmp_path: Path) -> None:
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    steps = ("--frame-steps", 1, "--window-steps", 1)
-    run("train.py", "--data", prepared, "--out", tmp_path / "two", *steps, launcher=two)
-    run("train.py", "--data", prepared, "--out", tmp_path / "one", *steps)
+    run("train.py", "--data", prepared, "--out", tmp_path / "two", *ONE_STEP, launcher=two)
+    run("train.py", "--data", prepared, "--out", tmp_path / "one", *ONE_STEP, "--plain", 1)
     two_processes, one = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("two", "one"))
-    assert len(two_processes) == len(one) == 2  # one of the processes writes
+    assert len(two_processes) == len(one) == 3  # one of the processes writes
+    plain, same = (torch.load(tmp_path / name / "plain-0.pt", weights_only=True) for name in ("two", "one"))
+    torch.testing.assert_close(plain, same, atol=1e-2, rtol=1e-2)
+    assert [len(list((tmp_path / name).glob("plain-*.pt"))) for name in ("two", "one")] == [2, 1]
     states = [torch.load(tmp_path / name / "final.pt", weights_only=True)["state"] for name in ("two", "one")]
     assert not torch.equal(states[0]["classifier"], states[1]["classifier"])  # the other's batches count
 
@@ -97,39 +102,39 @@ def test_the_pictures_of_a_second_process_count(prepared: Path, tmp_path: Path) 
 def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     out = tmp_path / "run"
-    steps = ("--frame-steps", 2, "--window-steps")
+    steps = ("--alone-steps", 2, "--together-steps", 1, "--windows-steps")
     run("train.py", "--data", prepared, "--out", out, *steps, 1)
-    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
     (out / "final.pt").unlink()
     run("train.py", "--data", prepared, "--out", out, *steps, 2)  # resumes
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["stage"]) for line in log] == [
-        (2, "frames"),
-        (3, "windows"),
+        (2, "alone"),
+        (3, "together"),
         (4, "windows"),
+        (5, "windows"),
     ]
     state = torch.load(out / "final.pt", weights_only=True)["state"]
     assert state["dynamics.output.norm.weight"].unique().numel() > 1  # it learns: it began with one value for all
     ablation = tmp_path / "ablation"
-    none = ("--frame-steps", 0, "--window-steps", 1, "--hold-back")
-    run("train.py", "--data", prepared, "--out", ablation, "--init", out / "frames.pt", "--without", "dynamics", *none)
+    again = ("train.py", "--data", prepared, "--out", ablation, "--stages", "windows", "--windows-steps", 1)
+    assert "--init" in run(*again, fails=True)
+    options = ("--without", "dynamics", "--hold-back")
+    run(*again, "--init", out / "together.pt", *options)
     state = torch.load(ablation / "final.pt", weights_only=True)["state"]
     assert not state["dynamics.output.norm.weight"].any()
-    other = torch.load(out / "frames.pt", weights_only=True)
+    other = torch.load(out / "alone.pt", weights_only=True)
     config = json.loads(other["config"])
     config["template"][0][0] += 0.01
     torch.save(other | {"config": json.dumps(config)}, tmp_path / "other.pt")
-    failed = run("train.py", "--data", prepared, "--out", ablation, "--init", tmp_path / "other.pt", fails=True)
-    assert "another template" in failed
-    model = out / "final.pt"
-    calibration, figures, sheets = tmp_path / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
-    common = ("evaluate.py", "--data", prepared, "--model", model, "--split")
-    run(*common, "validation", "--calibrate", "--out", calibration)
+    assert "another template" in run(*again, "--init", tmp_path / "other.pt", fails=True)
+    calibration, figures, sheets = out / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
     manifest = tmp_path / "manifest.json"
     shutil.copy(ROOT / "weights_manifest.json", manifest)
     folder = tmp_path / "mdhr-new"
-    run("export.py", "--model", model, "--calibration", calibration, "--out", folder, "--manifest", manifest)
-    run("evaluate.py", "--data", prepared, "--model", folder, "--split", "test", "--out", figures, "--sheets", sheets)
+    written = ("--out", folder, "--manifest", manifest)
+    run("export.py", "--data", prepared, "--model", out / "final.pt", *written)
+    run("evaluate.py", "--data", prepared, "--model", folder, "--out", figures, "--sheets", sheets)
     report = json.loads(figures.read_text())
     assert len(report["calibrated"]["aus"]) == len(report["occurrence"]) == N
     assert len(list(sheets.glob("*.png"))) == 2 * N
@@ -146,7 +151,7 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_network_to_beat_trains_is_kept_compared_and_learnt_from(prepared: Path, tmp_path: Path) -> None:
+def test_the_network_to_beat_trains_is_kept_and_compared(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     plain, bundled = tmp_path / "plain.pt", ROOT / "pyfau/assets/mdhr-lite"
     command = ("baseline.py", "--data", prepared, "--weights", plain)
@@ -156,12 +161,20 @@ def test_the_network_to_beat_trains_is_kept_compared_and_learnt_from(prepared: P
     again = run(*command, "--against", bundled).splitlines()
     assert again[0] == printed[-2]  # nothing is trained a second time
     assert [re.split("[,:]", line)[0] for line in again[1:]] == ["validation", "test", "test", "both"]
-    steps = ("--frame-steps", 1, "--window-steps", 1)
-    first, second = tmp_path / "first", tmp_path / "second"
-    run("train.py", "--data", prepared, "--out", first, *steps)
-    run("train.py", "--data", prepared, "--out", second, *steps, "--learn-from", first / "frames.pt", plain)
-    states = [torch.load(folder / "final.pt", weights_only=True)["state"] for folder in (first, second)]
-    assert not torch.equal(*(state["classifier"] for state in states))
+
+
+@pytest.mark.slow
+def test_other_networks_are_learnt_from(prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    states = {}
+    first = tmp_path / "first"
+    run("train.py", "--data", prepared, "--out", first, *ONE_STEP, "--stages", "alone")
+    for name, more in (("itself", []), ("again", []), ("plain", ["--plain", 1])):
+        again = ("--init", first / "alone.pt", "--stages", "together", "--plain", 0, *more)
+        run("train.py", "--data", prepared, "--out", tmp_path / name, *ONE_STEP, *again)
+        states[name] = torch.load(tmp_path / name / "together.pt", weights_only=True)["state"]["classifier"]
+    own, without = (states["itself"] - states[name] for name in ("again", "plain"))
+    assert without.abs().max() > 10 * own.abs().max()
 
 
 def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Path) -> None:
@@ -229,6 +242,24 @@ def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Pa
     assert 0 < share <= 0.5
 
 
+def test_the_mean_of_two_networks() -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from train import CONFIG, halve
+
+    from pyfau.models.mdhr import MDHR
+
+    first, second = MDHR(CONFIG), MDHR(CONFIG)
+    names = [name for name in first.state_dict() if name.endswith(("running_mean", "num_batches_tracked"))]
+    for net, value in ((first, 1), (second, 4)):
+        for name in names:
+            net.state_dict()[name].fill_(value)
+    expected = {name: (value + second.state_dict()[name]) / 2 for name, value in first.state_dict().items()}
+    halve(second, first)
+    for name, value in second.state_dict().items():
+        torch.testing.assert_close(value, expected[name] if value.is_floating_point() else torch.tensor(4))
+    assert any(value.is_floating_point() for name, value in expected.items() if name in names)
+
+
 def test_motion_is_told_from_rest(rng: np.random.Generator) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from evaluate import Scored, correlation, moved, within
@@ -244,6 +275,21 @@ def test_motion_is_told_from_rest(rng: np.random.Generator) -> None:
     assert within(scored, 0) > 0.99
     assert correlation(scored.scores[:, 0], targets[:, 0]) < 0.3
     assert moved(Scored(-scored.scores, targets, runs, scored.index), 0) < -0.99
+
+
+def test_faces_are_told_apart_with_their_baseline() -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from data import AUS
+    from evaluate import Scored, with_baseline
+
+    runs = np.repeat([0, 1], 5)
+    targets = np.tile([[0.02], [0.1], [0.2], [0.5], [0.9]], (2, len(AUS)))
+    odds = 4 * targets + np.array([-2.5, 1.5])[runs, None]  # how a face is built
+    odds[runs == 0, 0] -= 2  # at rest scored under 0.05, which is not raised
+    figures = with_baseline(Scored(1 / (1 + np.exp(-odds)), targets, runs, np.arange(10)), [0.5] * len(AUS))
+    assert figures["frames"] == 8
+    assert figures["AU02"] == [0.75, 1.0]
+    assert figures["AU01"] == [0.75, 0.938]  # one pair of 16 is still the wrong way round
 
 
 def test_a_face_at_rest_is_taken_off(rng: np.random.Generator) -> None:

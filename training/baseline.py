@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from pyfau.models.backbones.small import SmallNet
 
-WIDTHS, BATCH, RATE = (24, 48, 96, 192), 128, 3e-3
+WIDTHS, BATCH, RATE, PASSES = (24, 48, 96, 192), 128, 3e-3, 18
 KNOWN = [AUS.index(au) for au in TEACHER]
 
 
@@ -107,17 +107,17 @@ def join(parts: Sequence[Scored]) -> Scored:
     return Scored(scores, targets, np.concatenate(runs), index)
 
 
-def learn(data: Path, passes: int, seed: int) -> Plain:
+def learn(data: Path, passes: int, seed: int, device: torch.device) -> Plain:
     """A trained one."""
     torch.manual_seed(seed)
-    faces = Source.load(data, "faces", "train")
-    net = Plain().to(memory_format=torch.channels_last)
+    faces = Source.load(data, "faces", "train").to(device)
+    net = Plain().to(device, memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters")
     steps = passes * len(faces.runs) // BATCH
     adam = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, steps)
     for step, batch in enumerate(Batches({"faces": faces}, {"faces": BATCH}, 1, range(steps), (seed, 0), {})):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             logits = net(batch.crops[:, 0].contiguous(memory_format=torch.channels_last))
         loss = F.binary_cross_entropy_with_logits(logits[:, KNOWN].float(), batch.targets[:, 0, KNOWN])
         adam.zero_grad()
@@ -134,14 +134,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--weights", type=Path, help="a file to keep it in; if it is there, nothing is trained")
     parser.add_argument("--against", type=Path, help="a model directory, or final.pt of train.py")
-    parser.add_argument("--passes", type=int, default=18, help="over the pictures")
+    parser.add_argument("--passes", type=int, default=PASSES, help="over the pictures")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.weights and args.weights.exists():
         net = Plain.of(torch.load(args.weights, weights_only=True))
     else:
-        net = learn(args.data, args.passes, args.seed)
+        net = learn(args.data, args.passes, args.seed, torch.device("cpu"))
         if args.weights:
             torch.save(net.state_dict(), args.weights)
     other = uncalibrated(load(args.against)) if args.against else None

@@ -1,8 +1,6 @@
-r"""Step 3: figures on people who were never trained on, and the calibration that is chosen on the second split.
+r"""Step 4: figures on people who were never trained on, and contact sheets.
 
-    python training/evaluate.py --data ../runs/data --model ../runs/lite/final.pt --split validation --calibrate \
-        --out ../runs/lite/calibration.json
-    python training/evaluate.py --data ../runs/data --model pyfau/assets/mdhr-lite --split test --out report.json \
+    python training/evaluate.py --data ../runs/data --model pyfau/assets/mdhr-lite --out ../runs/lite/report.json \
         --sheets ../runs/lite/sheets
 """
 
@@ -25,6 +23,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from pyfau.baseline import own_part
 from pyfau.models.config import MDHRConfig
 from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures
 from pyfau.weights.store import load_model
@@ -159,13 +158,23 @@ def besides_rest(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
     """Which frames of rendered people are not at rest while others of the same run are, and how these differ.
 
     Returns:
-        (M,) indices of those frames, and (M, N) by how much their log-odds exceed the mean of the run at rest.
+        (M,) indices of those frames, and (M, N) by how much their log-odds exceed the median of the run at rest.
     """
     odds = pd.DataFrame(log_odds(scored.scores))
     resting = scored.targets.max(axis=1) <= RESTING
-    rest = odds[resting].groupby(scored.runs[resting]).mean()
+    rest = odds[resting].groupby(scored.runs[resting]).median()
     mine = np.flatnonzero(~resting & np.isin(scored.runs, rest.index))
     return mine, odds.to_numpy()[mine] - rest.loc[scored.runs[mine]].to_numpy()
+
+
+def with_baseline(drawn: Scored, thresholds: Sequence[float]) -> dict:
+    """ROC-AUC of calibrated scores of those frames, as they are and with the person's baseline (`pyfau.baseline`)."""
+    moving, change = besides_rest(drawn)
+    odds, present = log_odds(drawn.scores[moving]), drawn.targets[moving] > PRESENT_RENDERED
+    adjusted = odds - own_part(expit(odds - change), thresholds)
+    areas = [[area(present[:, i], x[:, i]) for x in (odds, adjusted)] for i in range(len(AUS))]
+    result = {f"AU{au:02d}": [round(x, 3) for x in mine] for au, mine in zip(AUS, areas, strict=True)}
+    return result | {"mean": [round(float(x), 3) for x in np.nanmean(areas, axis=0)], "frames": len(moving)}
 
 
 def calibration_error(scores: np.ndarray, present: np.ndarray) -> float:
@@ -183,13 +192,14 @@ def area(present: np.ndarray, scores: np.ndarray) -> float:
     return float(roc_auc_score(present, scores)) if 0 < present.sum() < len(present) else float("nan")
 
 
-def report(model: MDHR, data: Path, split: str, mode: str = "windows") -> dict:
-    """Agreement with the teacher on clips and faces, and ROC-AUC on rendered people, by AU."""
-    return agreement({name: score(model, Source.load(data, name, split), mode) for name in SOURCES})
+def score_sources(model: MDHR, data: Path, split: str, mode: str = "windows") -> dict[str, Scored]:
+    """`score` of every source, before calibration."""
+    head = uncalibrated(model)
+    return {name: score(head, Source.load(data, name, split, proxies=True), mode) for name in SOURCES}
 
 
 def agreement(scored: Mapping[str, Scored]) -> dict:
-    """The figures of `report` from scores of every source."""
+    """Agreement with the teacher on clips and faces, and ROC-AUC on rendered people, by AU."""
     clips, faces, drawn = (scored[name] for name in SOURCES)
     moving, change = besides_rest(drawn)
     result: dict = {"aus": {}}
@@ -507,35 +517,29 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--mode", default="windows", choices=("windows", "stills", "frames"), help="see score")
-    parser.add_argument("--calibrate", action="store_true", help="choose calibration and thresholds on this split")
     parser.add_argument("--sheets", type=Path, help="also write contact sheets of the pictures to this folder")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = load(args.model)
     calibration, thresholds = model.config.calibration, model.config.thresholds
-    sources = {name: Source.load(args.data, name, args.split, proxies=True) for name in SOURCES}
-    model = uncalibrated(model)
-    head = {name: score(model, source, args.mode) for name, source in sources.items()}
+    head = score_sources(model, args.data, args.split, args.mode)
+    final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}
     faces = Faces.load(args.data, args.split)
-    people = people_of(args.data, head["clips"])
-    if args.calibrate:
-        result = choose(head, people, faces.emotion == "neutral")
-    else:
-        final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}
-        result = {
-            "split": args.split,
-            "mode": args.mode,
-            "head": agreement(head),
-            "by_people": by_people(head["clips"], people),
-            "calibrated": agreement(final),
-            "occurrence": occurrence(final, thresholds),
-            "real_faces": real_faces(final["faces"].scores, faces, thresholds),
-            "robustness": robustness(model, args.data, args.split, faces, head["faces"]),
-            "rendered": rendered_groups(final["rendered"], args.data),
-        }
-        if args.sheets:
-            write_sheets(args.sheets, final["faces"].scores, faces.crops)
+    result = {
+        "split": args.split,
+        "mode": args.mode,
+        "head": agreement(head),
+        "by_people": by_people(head["clips"], people_of(args.data, head["clips"])),
+        "calibrated": agreement(final),
+        "occurrence": occurrence(final, thresholds),
+        "real_faces": real_faces(final["faces"].scores, faces, thresholds),
+        "robustness": robustness(uncalibrated(model), args.data, args.split, faces, head["faces"]),
+        "rendered": rendered_groups(final["rendered"], args.data),
+        "rendered_baseline": with_baseline(final["rendered"], thresholds),
+    }
+    if args.sheets:
+        write_sheets(args.sheets, final["faces"].scores, faces.crops)
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:

@@ -1,10 +1,9 @@
-r"""Step 4: write the bundled model.
+"""Step 3: calibrate on the second split, and write the bundled model.
 
-    python training/export.py --model ../runs/lite/final.pt --calibration ../runs/lite/calibration.json \
-        --out pyfau/assets/mdhr-lite
+    python training/export.py --data ../runs/data --model ../runs/lite/final.pt --out pyfau/assets/mdhr-lite
 
-Writes config.json and model.safetensors (float16) and enters template, sha256, size and version into
-weights_manifest.json.
+Writes calibration.json beside final.pt, config.json and model.safetensors (float16), and enters template, sha256, size
+and version into weights_manifest.json.
 """
 
 from __future__ import annotations
@@ -15,26 +14,32 @@ import json
 from pathlib import Path
 
 import torch
-from evaluate import load
+from evaluate import Faces, choose, load, people_of, score_sources
 
 from pyfau.weights.store import WEIGHTS_FILE, save_model
+
+SPLIT = "validation"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--calibration", type=Path, help="from evaluate.py --calibrate")
+    parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
+    parser.add_argument("--model", type=Path, required=True, help="final.pt of train.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, default=Path(__file__).parents[1] / "weights_manifest.json")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     model = load(args.model)
-    if args.calibration:
-        chosen = [json.loads(args.calibration.read_text())[au] for au in model.config.au_names]
-        model.config = dataclasses.replace(
-            model.config,
-            calibration=tuple((row["slope"], row["offset"]) for row in chosen),
-            thresholds=tuple(row["threshold"] for row in chosen),
-        )
+    scored = score_sources(model, args.data, SPLIT)
+    neutral = Faces.load(args.data, SPLIT).emotion == "neutral"
+    chosen = choose(scored, people_of(args.data, scored["clips"]), neutral)
+    args.model.with_name("calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
+    rows = [chosen[au] for au in model.config.au_names]
+    model.config = dataclasses.replace(
+        model.config,
+        calibration=tuple((row["slope"], row["offset"]) for row in rows),
+        thresholds=tuple(row["threshold"] for row in rows),
+    )
     digest = save_model(model, args.out, torch.float16)
     size = (args.out / WEIGHTS_FILE).stat().st_size
     manifest = json.loads(args.manifest.read_text())

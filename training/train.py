@@ -2,20 +2,20 @@ r"""Step 2: train mdhr-lite.
 
     python training/train.py --data ../runs/data --out ../runs/lite
 
-Two stages. "frames": single crops of all sources, so that backbone, regions and heads learn what each action unit
-looks like; the dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "windows": 16
-frames of clips, of rendered people and of stills under a moving camera; the backbone rests, everything behind it
-learns.
+Three stages. "alone": single crops of all sources, so that backbone, regions and heads learn what each action unit
+looks like; the dynamic branch is left out. Landmarks and the teacher's blendshapes are auxiliary targets. "together":
+the same, with the mean opinion of several networks beside the labels (committee.py): what the first stage gave, plain
+networks (baseline.py), which are trained before, and those of `--learn-from`; what is kept is the mean of the weights
+before and after it. "windows": 16 frames of clips, of rendered people and of stills under a moving camera; the backbone
+rests, everything behind it learns.
 
-Ablations of the second stage, all from the same first one:
+Ablations of the last stage, all from the same single-frame network:
 
-    python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/frames.pt \
-        --frame-steps 0 --without dynamics
+    python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/together.pt \
+        --stages windows --without dynamics
 
-`--learn-from` adds the mean opinion of several trained networks to the labels (committee.py).
-
-Writes checkpoint.pt (resumed from when it is there), log.jsonl, frames.pt (the network after the first stage, which is
-the single-frame ablation) and, at the end, final.pt, all with averaged weights.
+Writes checkpoint.pt (resumed from when it is there), log.jsonl, plain networks, and at the end of the stages alone.pt,
+together.pt (the single-frame ablation) and final.pt, all with averaged weights.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from baseline import PASSES, learn
 from committee import Committee, consult
 from data import AUS, CROP, TEMPLATE
-from evaluate import report
+from evaluate import agreement, load, score_sources
 from pytorch_optimizer import Muon
 from sampling import POINTS, SHAPES, Batch, Batches, Source
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pyfau.models.config import HEADS, MDHRConfig, Region
+from pyfau.models.config import MDHRConfig, Region
 from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, TemporalConvolution
 
 CONFIG = MDHRConfig(
@@ -90,12 +93,12 @@ class Stage:
 
 GROUP = 4  # single crops of one clip or of one animated face, of which a batch has several: they are told apart
 GROUPED = ("clips", "animated")  # the first of a batch, in multiples of GROUP
-STAGES = {
-    # sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
-    # rendered face counts: a disputed one, and any other but AU6 and AU9.
-    "frames": Stage({"clips": 8, "animated": 32, "faces": 16, "rendered": 8}, 1, 3e-3, 0.0, 0.5),
-    "windows": Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3),
-}
+# sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
+# rendered face counts: a disputed one, and any other but AU6 and AU9.
+FRAMES = Stage({"clips": 8, "animated": 32, "faces": 16, "rendered": 8}, 1, 3e-3, 0.0, 0.5)
+WINDOWS = Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3)
+STAGES = {"alone": FRAMES, "together": FRAMES, "windows": WINDOWS}
+FILES = {"alone": "alone.pt", "together": "together.pt", "windows": "final.pt"}
 SQUEEZED = 32  # channels of a token from which the auxiliary targets are told
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
 REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.2, 5.0
@@ -305,17 +308,44 @@ def save(net: MDHR, config: MDHRConfig, file: Path) -> None:
     torch.save({"config": config.to_json(), "state": net.state_dict()}, file)
 
 
+@torch.no_grad()
+def halve(net: MDHR, before: MDHR) -> None:
+    """Set a network to the mean of its weights and of those that it was trained from.
+
+    Between a network and what further training made of it lie networks that are better on new people than both:
+    Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+    """
+    others = before.state_dict()
+    for name, value in net.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(others[name], 0.5)
+
+
+def plain_networks(data: Path, out: Path, count: int, device: torch.device, rank: int) -> list[Path]:
+    """Train what is not there yet of so many plain networks, shared among the processes: their files."""
+    files = [out / f"plain-{seed}.pt" for seed in range(count)]
+    for seed in range(rank, count, int(os.environ.get("WORLD_SIZE", "1"))):
+        if not files[seed].exists():
+            net = learn(data, PASSES, seed, device)
+            torch.save(net.state_dict(), files[seed].with_suffix(".part"))
+            files[seed].with_suffix(".part").replace(files[seed])
+    if dist.is_initialized():
+        dist.barrier()
+    return files
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--frame-steps", type=int, default=6000)
-    parser.add_argument("--window-steps", type=int, default=220)
-    parser.add_argument("--init", type=Path, help="frames.pt of another run, to go on from")
-    parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask: see committee.py")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    for name, steps in (("alone", 6000), ("together", 1600), ("windows", 220)):
+        parser.add_argument(f"--{name}-steps", type=int, default=steps)
+    parser.add_argument("--init", type=Path, help="alone.pt or together.pt of another run, to go on from")
+    parser.add_argument("--plain", type=int, default=2, help="plain networks to train and ask in the second stage")
+    parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask there besides")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--hold-back", action="store_true", help="leave half of the people of the clips out")
-    parser.add_argument("--head", default=CONFIG.head, choices=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches; on a GPU none")
@@ -323,6 +353,9 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=1, help="so many times the sequences of a batch")
     parser.add_argument("--save-every", type=int, default=500, help="steps from checkpoint to checkpoint")
     args = parser.parse_args()
+    before = args.out / FILES["alone"] if "alone" in args.stages else args.init
+    if before is None:
+        parser.error(f"--stages {' '.join(args.stages)} goes on from another run: --init")
     device = torch.device(args.device)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -330,29 +363,25 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rank = int(os.environ.get("RANK", "0"))  # torchrun sets it
     if "RANK" in os.environ:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(hours=3))  # one may have a plain network more to train
     args.out.mkdir(parents=True, exist_ok=True)
     sources = {
         # the wrinkles of animated faces do not move: no stand-ins
         name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back).to(device)
         for name in ("clips", "animated", "faces", "rendered")
     }
-    config = dataclasses.replace(CONFIG, head=args.head)
     shapes = sources["faces"].shapes
     spread = shapes[~shapes.isnan().any(1)].std(0).clamp_min(0.02)
-    trainee = Trainee(config, spread).to(device, memory_format=torch.channels_last)
+    trainee = Trainee(CONFIG, spread).to(device, memory_format=torch.channels_last)
     if args.init:
         saved = torch.load(args.init, weights_only=True, map_location=device)
         learnt, template = saved["state"], MDHRConfig.from_json(saved["config"], str(args.init)).template
-        if template != config.template:
-            raise SystemExit(f"{args.init} was trained on crops of another template: {template}, not {config.template}")
-        if args.head != CONFIG.head:  # another head begins anew
-            learnt = {k: v for k, v in learnt.items() if not k.startswith("classifier")}
-        trainee.mdhr.load_state_dict(learnt, strict=args.head == CONFIG.head)
+        if template != CONFIG.template:
+            raise SystemExit(f"{args.init} was trained on crops of another template: {template}, not {CONFIG.template}")
+        trainee.mdhr.load_state_dict(learnt)
     averaged = torch.optim.swa_utils.AveragedModel(
         trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=True
     )
-    committee = Committee(args.learn_from, device) if args.learn_from else None
     checkpoint = args.out / "checkpoint.pt"
     state = torch.load(checkpoint, weights_only=True, map_location=device) if checkpoint.exists() else None
     if state is not None:
@@ -362,12 +391,12 @@ def main() -> None:
     log = (args.out / "log.jsonl").open("a")
     workers = args.workers if device.type == "cpu" else 0
     started, begun_at = time.time(), done
-    ends = [args.frame_steps, args.frame_steps + args.window_steps]
+    ends = list(accumulate(vars(args)[f"{name}_steps"] if name in args.stages else 0 for name in STAGES))
     for (name, stage), first, end in zip(STAGES.items(), [0, *ends], ends, strict=False):
-        file = args.out / f"{'final' if name == 'windows' else name}.pt"
+        file = args.out / FILES[name]
         if done >= end:
             if rank == 0 and done == end > first and not file.exists():  # it was stopped before it could write
-                save(averaged.module.mdhr, config, file)
+                save(averaged.module.mdhr, CONFIG, file)
             continue
         single = stage.length == 1
         stage = dataclasses.replace(stage, counts={k: n * args.scale for k, n in stage.counts.items()})
@@ -390,6 +419,11 @@ def main() -> None:
                     smooth(trainee.mdhr.temporal, NEIGHBOUR)
                 if "dynamics" not in args.without:
                     nn.init.constant_(trainee.mdhr.dynamics.output.norm.weight, HINT)
+        committee = None
+        if name == "together":
+            members = [before, *plain_networks(args.data, args.out, args.plain, device, rank), *args.learn_from]
+            torch.set_num_threads(args.threads)
+            committee = Committee(members, device)
         todo = range(max(done, first), end)
         batches = DataLoader(
             Batches(
@@ -413,7 +447,7 @@ def main() -> None:
             if committee is not None:
                 chances = np.random.default_rng((args.seed, rank, step, 1))
                 real = len(batch.crops) - stage.counts["rendered"]
-                batch = consult(committee, batch, real, GROUP if single else 1, chances)
+                batch = consult(committee, batch, real, GROUP, chances)
             loss, parts = loss_of(trainee, batch, stage, weights)
             trainee.zero_grad(set_to_none=True)  # also those of the resting backbone
             loss.backward()
@@ -426,6 +460,8 @@ def main() -> None:
             recent = [*recent[-49:], parts]
             done = step + 1
             last = done == end
+            if last and committee is not None:
+                halve(averaged.module.mdhr, load(before).to(device))
             if rank == 0 and (done % 50 == 0 or last):
                 record = {
                     "step": done,
@@ -447,14 +483,13 @@ def main() -> None:
                     )
                     checkpoint.with_suffix(".part").replace(checkpoint)
                     model = averaged.module.mdhr
-                    record["validation"] = report(
-                        model, args.data, "validation", mode="frames" if single else "windows"
-                    )["judged"]
+                    mode = "frames" if single else "windows"
+                    record["validation"] = agreement(score_sources(model, args.data, "validation", mode))["judged"]
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 print(record, flush=True)
         if rank == 0:
-            save(averaged.module.mdhr, config, file)
+            save(averaged.module.mdhr, CONFIG, file)
 
 
 if __name__ == "__main__":
