@@ -118,7 +118,6 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     assert state["dynamics.output.norm.weight"].unique().numel() > 1  # it learns: it began with one value for all
     ablation = tmp_path / "ablation"
     again = ("train.py", "--data", prepared, "--out", ablation, "--stages", "windows", "--windows-steps", 1)
-    assert "--init" in run(*again, fails=True)
     options = ("--without", "dynamics", "--hold-back")
     run(*again, "--init", out / "together.pt", *options)
     state = torch.load(ablation / "final.pt", weights_only=True)["state"]
@@ -127,7 +126,16 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     config = json.loads(other["config"])
     config["template"][0][0] += 0.01
     torch.save(other | {"config": json.dumps(config)}, tmp_path / "other.pt")
-    assert "another template" in run(*again, "--init", tmp_path / "other.pt", fails=True)
+    elsewhere = ("train.py", "--data", prepared, "--out", tmp_path / "none", "--stages", "windows")
+    for refused, why in (
+        (elsewhere, "--init"),
+        ((*elsewhere, "--init", tmp_path / "other.pt"), "another template"),
+        ((*elsewhere, "--init", out / "alone.pt", "--learn-from", out / "alone.pt"), "'together', which is not run"),
+        (("train.py", "--data", prepared, "--out", tmp_path / "none", "--alone-steps", 0), "--init"),
+        (("train.py", "--data", prepared, "--out", out, *steps[:2], "--together-steps", 2), "of stages that end at"),
+    ):
+        assert why in run(*refused, fails=True)
+        assert not (tmp_path / "none").exists()
     calibration, figures, sheets = out / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
     manifest = tmp_path / "manifest.json"
     shutil.copy(ROOT / "weights_manifest.json", manifest)
@@ -166,21 +174,33 @@ def test_the_network_to_beat_trains_is_kept_and_compared(prepared: Path, tmp_pat
 @pytest.mark.slow
 def test_other_networks_are_learnt_from(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
-    states = {}
     first = tmp_path / "first"
     run("train.py", "--data", prepared, "--out", first, *ONE_STEP, "--stages", "alone")
+
+    def weights(file: Path, key: str = "state", name: str = "classifier") -> torch.Tensor:
+        return torch.load(file, weights_only=True)[key][name]
+
+    commands, states = {}, {}
     for name, more in (("itself", []), ("again", []), ("plain", ["--plain", 1])):
         again = ("--init", first / "alone.pt", "--stages", "together", "--plain", 0, *more)
-        run("train.py", "--data", prepared, "--out", tmp_path / name, *ONE_STEP, *again)
-        states[name] = torch.load(tmp_path / name / "together.pt", weights_only=True)["state"]["classifier"]
+        commands[name] = ("train.py", "--data", prepared, "--out", tmp_path / name, *ONE_STEP, *again)
+        run(*commands[name])
+        states[name] = weights(tmp_path / name / "together.pt")
     own, without = (states["itself"] - states[name] for name in ("again", "plain"))
     assert without.abs().max() > 10 * own.abs().max()
+    # what is kept is the mean of before and after, once, also by a run that was stopped before it could write it
+    after = weights(tmp_path / "plain/checkpoint.pt", "model", "mdhr.classifier")
+    torch.testing.assert_close(states["plain"], (weights(first / "alone.pt") + after) / 2)
+    assert not torch.equal(states["plain"], after)
+    (tmp_path / "plain/together.pt").unlink()
+    run(*commands["plain"])
+    assert torch.equal(weights(tmp_path / "plain/together.pt"), states["plain"])
 
 
 def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from baseline import KNOWN, Plain
-    from committee import Committee, consult
+    from committee import Committee, consult, load_member
     from data import AUS
     from sampling import POINTS, Batch
     from train import CONFIG, save
@@ -192,7 +212,7 @@ def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Pa
     save(nets["mdhr"], CONFIG, tmp_path / "mdhr.pt")
     torch.save(nets["plain"].state_dict(), tmp_path / "plain.pt")
     one, other, both = (
-        Committee([tmp_path / f"{name}.pt" for name in names], torch.device("cpu"))
+        Committee([load_member(tmp_path / f"{name}.pt") for name in names], torch.device("cpu"))
         for names in (["mdhr"], ["plain"], ["mdhr", "plain"])
     )
     crops = torch.randint(0, 256, (3, 3, 112, 112), dtype=torch.uint8)

@@ -125,7 +125,7 @@ def learn(data: Path, passes: int, seed: int, device: torch.device) -> Plain:
         adam.step()
         schedule.step()
         if step % 50 == 0:
-            print(f"step {step} of {steps}: {loss.item():.4f}", flush=True)
+            print(f"plain network {seed}, step {step} of {steps}: {loss.item():.4f}", flush=True)
     return net.eval()
 
 
@@ -139,7 +139,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.weights and args.weights.exists():
-        net = Plain.of(torch.load(args.weights, weights_only=True))
+        net = Plain.of(torch.load(args.weights, weights_only=True, map_location="cpu"))
     else:
         net = learn(args.data, args.passes, args.seed, torch.device("cpu"))
         if args.weights:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from baseline import KNOWN, Plain
+from data import AUS, TEMPLATE
 from evaluate import load
 from sampling import Batch
 from torch import Tensor, nn
@@ -23,24 +24,33 @@ from pyfau.models.packed import fold
 MIXED, MOST = 0.5, 0.5  # share of the groups that are mixed with another face, and how much of that there is at most
 
 
+def load_member(file: Path) -> nn.Module:
+    """A network of train.py (a file or a model directory), or a plain one of baseline.py.
+
+    Raises:
+        SystemExit: It was trained on other crops or for other action units.
+    """
+    saved = {} if file.is_dir() else torch.load(file, weights_only=True, map_location="cpu")
+    if saved and "config" not in saved:
+        return Plain.of(saved)
+    net = load(file)
+    if (net.config.template, net.config.aus) != (TEMPLATE, AUS):
+        raise SystemExit(f"{file} was trained on crops of another template, or for other AUs: {net.config}")
+    return net
+
+
 class Committee:
     """Trained networks that are asked together.
 
     Args:
-        files: frames.pt of train.py, or weights of baseline.py, which does not know all action units.
+        members: MDHR, or plain ones, which do not know all action units. They are changed: norms are folded.
         device: Where they compute.
     """
 
-    def __init__(self, files: Sequence[Path], device: torch.device) -> None:
-        self.members: list[nn.Module] = []
-        for file in files:
-            saved = torch.load(file, weights_only=True, map_location="cpu")
-            if "config" in saved:
-                member: nn.Module = load(file)
-                fold(member)
-            else:
-                member = Plain.of(saved)
-            self.members.append(member.to(device, memory_format=torch.channels_last))
+    def __init__(self, members: Sequence[nn.Module], device: torch.device) -> None:
+        for member in members:
+            fold(member)
+        self.members = [member.to(device, memory_format=torch.channels_last) for member in members]
 
     @torch.no_grad()
     def ask(self, crops: Tensor) -> Tensor:

@@ -204,7 +204,9 @@ def main() -> None:
         else:
             crops, arrays = PARTS[name](args.shared, aligner)
         np.save(args.out / f"{name}_crops.npy", crops)
-        np.savez(args.out / f"{name}.npz", **arrays)
+        part = args.out / f"{name}.part.npz"
+        np.savez(part, **arrays)
+        part.replace(args.out / f"{name}.npz")  # half a file would count as there
         counts = {s: int((arrays["split"] == s).sum()) for s in ("train", "validation", "test")}
         print(f"{name}: {len(crops)} crops, {counts}")
 

@@ -14,8 +14,8 @@ Ablations of the last stage, all from the same single-frame network:
     python training/train.py --data ../runs/data --out ../runs/no-dynamics --init ../runs/lite/together.pt \
         --stages windows --without dynamics
 
-Writes checkpoint.pt (resumed from when it is there), log.jsonl, plain networks, and at the end of the stages alone.pt,
-together.pt (the single-frame ablation) and final.pt, all with averaged weights.
+Writes checkpoint.pt (resumed from when it is there), log.jsonl, plain-SEED.pt, and at the end of the stages alone.pt,
+together.pt (the single-frame ablation) and final.pt, the three with averaged weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from baseline import PASSES, learn
-from committee import Committee, consult
+from committee import Committee, consult, load_member
 from data import AUS, CROP, TEMPLATE
 from evaluate import agreement, load, score_sources
 from pytorch_optimizer import Muon
@@ -50,7 +50,7 @@ from pyfau.models.mdhr import CONTEXT, MDHR, TCN_KERNEL, TOKENS, FrameFeatures, 
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="8",
+    version="9",
     backbone="small",
     backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2), "local": 96},
     aus=AUS,
@@ -73,8 +73,7 @@ CONFIG = MDHRConfig(
 # exactly from rendered faces alone.
 DISPUTED = (7, 14, 15, 17, 23, 24)
 DRAWN_ALONE = (6, 9)
-PROXY = 0.5  # and how far the stand-ins for AU6 and AU9 on real faces do
-AVERAGE, AVERAGE_WINDOWS = 0.998, 0.98  # decay of the average of the weights: the last stage is short
+PROXY = 0.5  # how far the stand-ins for AU6 and AU9 on real faces count
 NEIGHBOUR = 0.2  # share of either neighbour with which the convolution over time begins; chosen on validation
 HINT = 0.1  # how strong the dynamic branch begins: at 0 its ReLU lets nothing through to learn from
 ACTIVE = 0.35  # a target over it counts as active in the region classes
@@ -82,24 +81,37 @@ ACTIVE = 0.35  # a target over it counts as active in the region classes
 
 @dataclass(frozen=True)
 class Stage:
-    """The settings of a stage."""
+    """The settings of a stage.
 
+    Attributes:
+        file: What it writes at its end.
+        steps: How many, if nothing else is said.
+        counts: Sequences of each source in a batch, rendered ones last.
+        length: Of each sequence, in frames.
+        rate: Highest learning rate.
+        decay: Of the average of the weights.
+        drawn: How far a label of a rendered face counts that is neither DISPUTED, which count nothing, nor DRAWN_ALONE.
+    """
+
+    file: str
+    steps: int
     counts: dict[str, int]
     length: int
     rate: float
-    disputed: float
+    decay: float
     drawn: float
 
 
 GROUP = 4  # single crops of one clip or of one animated face, of which a batch has several: they are told apart
 GROUPED = ("clips", "animated")  # the first of a batch, in multiples of GROUP
-# sequences of each source in a batch (rendered ones last), length, highest learning rate, and how far a label of a
-# rendered face counts: a disputed one, and any other but AU6 and AU9.
-FRAMES = Stage({"clips": 8, "animated": 32, "faces": 16, "rendered": 8}, 1, 3e-3, 0.0, 0.5)
-WINDOWS = Stage({"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.0, 0.3)
-STAGES = {"alone": FRAMES, "together": FRAMES, "windows": WINDOWS}
-FILES = {"alone": "alone.pt", "together": "together.pt", "windows": "final.pt"}
+SINGLE = Stage("alone.pt", 6000, {"clips": 8, "animated": 32, "faces": 16, "rendered": 8}, 1, 3e-3, 0.998, 0.5)
+STAGES = {
+    "alone": SINGLE,
+    "together": dataclasses.replace(SINGLE, file="together.pt", steps=1600),
+    "windows": Stage("final.pt", 220, {"faces": 3, "clips": 6, "rendered": 4}, 16, 1e-3, 0.98, 0.3),
+}
 SQUEEZED = 32  # channels of a token from which the auxiliary targets are told
+CHECKPOINT = "checkpoint.pt"
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
 REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.2, 5.0
 POINTS_CLOSE = 0.01  # half a pixel: from here on the loss of points falls with the square of the distance
@@ -150,11 +162,6 @@ class Trainee(nn.Module):
         shape = (batch, length)
         return scores, logits, self.shapes(seen).unflatten(0, shape), self.points(seen).unflatten(0, shape)
 
-    def rest_backbone(self) -> None:
-        """Train mode for all but the backbone."""
-        self.train()
-        self.mdhr.backbone.eval()
-
 
 @torch.no_grad()
 def smooth(temporal: TemporalConvolution, neighbour: float) -> None:
@@ -201,7 +208,7 @@ def label_weights(stage: Stage) -> Tensor:
         row = torch.ones(len(AUS))
         for i, au in enumerate(AUS):
             if name == "rendered" and au not in DRAWN_ALONE:
-                row[i] = stage.disputed if au in DISPUTED else stage.drawn
+                row[i] = 0.0 if au in DISPUTED else stage.drawn
             elif name != "rendered" and au in DRAWN_ALONE:
                 row[i] = PROXY
         rows.append(row.expand(count, 1, -1))
@@ -304,8 +311,14 @@ def rate_at(step: int, length: int) -> float:
     return min(1.0, (step + 1) / min(200, length)) * max(0.0, 1 - step / length)
 
 
+def write(what: object, file: Path) -> None:
+    """Whole or not at all."""
+    torch.save(what, file.with_suffix(".part"))
+    file.with_suffix(".part").replace(file)
+
+
 def save(net: MDHR, config: MDHRConfig, file: Path) -> None:
-    torch.save({"config": config.to_json(), "state": net.state_dict()}, file)
+    write({"config": config.to_json(), "state": net.state_dict()}, file)
 
 
 @torch.no_grad()
@@ -321,131 +334,104 @@ def halve(net: MDHR, before: MDHR) -> None:
             value.lerp_(others[name], 0.5)
 
 
-def plain_networks(data: Path, out: Path, count: int, device: torch.device, rank: int) -> list[Path]:
-    """Train what is not there yet of so many plain networks, shared among the processes: their files."""
-    files = [out / f"plain-{seed}.pt" for seed in range(count)]
-    for seed in range(rank, count, int(os.environ.get("WORLD_SIZE", "1"))):
+def as_first(averaged: nn.Module) -> None:
+    """Set what this process has averaged, batch norms above all, to what the first process has."""
+    for value in averaged.state_dict().values():
+        whole = value.contiguous()
+        dist.broadcast(whole, 0)
+        value.copy_(whole)
+
+
+def plain_networks(args: argparse.Namespace, rank: int) -> list[nn.Module]:
+    """Those to ask, trained if they are not there yet, shared among the processes."""
+    files = [args.out / f"plain-{seed}.pt" for seed in range(args.plain)]
+    for seed in range(rank, len(files), int(os.environ.get("WORLD_SIZE", "1"))):
         if not files[seed].exists():
-            net = learn(data, PASSES, seed, device)
-            torch.save(net.state_dict(), files[seed].with_suffix(".part"))
-            files[seed].with_suffix(".part").replace(files[seed])
+            write(learn(args.data, PASSES, seed, torch.device(args.device)).state_dict(), files[seed])
     if dist.is_initialized():
         dist.barrier()
-    return files
+    return [load_member(file) for file in files]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
-    for name, steps in (("alone", 6000), ("together", 1600), ("windows", 220)):
-        parser.add_argument(f"--{name}-steps", type=int, default=steps)
-    parser.add_argument("--init", type=Path, help="alone.pt or together.pt of another run, to go on from")
-    parser.add_argument("--plain", type=int, default=2, help="plain networks to train and ask in the second stage")
-    parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask there besides")
-    parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
-    parser.add_argument("--hold-back", action="store_true", help="leave half of the people of the clips out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches; on a GPU none")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--scale", type=int, default=1, help="so many times the sequences of a batch")
-    parser.add_argument("--save-every", type=int, default=500, help="steps from checkpoint to checkpoint")
-    args = parser.parse_args()
-    before = args.out / FILES["alone"] if "alone" in args.stages else args.init
-    if before is None:
-        parser.error(f"--stages {' '.join(args.stages)} goes on from another run: --init")
-    device = torch.device(args.device)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    rank = int(os.environ.get("RANK", "0"))  # torchrun sets it
-    if "RANK" in os.environ:
-        dist.init_process_group("gloo", timeout=timedelta(hours=3))  # one may have a plain network more to train
-    args.out.mkdir(parents=True, exist_ok=True)
-    sources = {
-        # the wrinkles of animated faces do not move: no stand-ins
-        name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back).to(device)
-        for name in ("clips", "animated", "faces", "rendered")
-    }
-    shapes = sources["faces"].shapes
-    spread = shapes[~shapes.isnan().any(1)].std(0).clamp_min(0.02)
-    trainee = Trainee(CONFIG, spread).to(device, memory_format=torch.channels_last)
-    if args.init:
-        saved = torch.load(args.init, weights_only=True, map_location=device)
-        learnt, template = saved["state"], MDHRConfig.from_json(saved["config"], str(args.init)).template
-        if template != CONFIG.template:
-            raise SystemExit(f"{args.init} was trained on crops of another template: {template}, not {CONFIG.template}")
-        trainee.mdhr.load_state_dict(learnt)
-    averaged = torch.optim.swa_utils.AveragedModel(
-        trainee, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=True
-    )
-    checkpoint = args.out / "checkpoint.pt"
-    state = torch.load(checkpoint, weights_only=True, map_location=device) if checkpoint.exists() else None
-    if state is not None:
-        trainee.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-    done = 0 if state is None else state["step"]
-    log = (args.out / "log.jsonl").open("a")
-    workers = args.workers if device.type == "cpu" else 0
-    started, begun_at = time.time(), done
-    ends = list(accumulate(vars(args)[f"{name}_steps"] if name in args.stages else 0 for name in STAGES))
-    for (name, stage), first, end in zip(STAGES.items(), [0, *ends], ends, strict=False):
-        file = args.out / FILES[name]
+@dataclass
+class Run:
+    """What the stages share.
+
+    Attributes:
+        args: Of the command line.
+        rank: Of this process; the first one writes.
+        sources: What is trained on.
+        trainee: What is trained.
+        averaged: Its exponential average.
+        others: Networks of `--learn-from`.
+        ends: The step at which each stage ends.
+        saved: The checkpoint to go on from.
+    """
+
+    args: argparse.Namespace
+    rank: int
+    sources: dict[str, Source]
+    trainee: Trainee
+    averaged: torch.optim.swa_utils.AveragedModel
+    others: list[nn.Module]
+    ends: list[int]
+    saved: dict | None
+
+    def train(self, name: str, first: int, end: int) -> None:
+        """One stage, from its first step or from where it was stopped."""
+        args, trainee, averaged = self.args, self.trainee, self.averaged
+        device, done = torch.device(args.device), self.saved["step"] if self.saved else 0
+        file = args.out / STAGES[name].file
         if done >= end:
-            if rank == 0 and done == end > first and not file.exists():  # it was stopped before it could write
+            if self.rank == 0 and done == end and not file.exists():  # it was stopped before it could write
                 save(averaged.module.mdhr, CONFIG, file)
-            continue
-        single = stage.length == 1
+            return
+        stage, single = STAGES[name], STAGES[name].length == 1
         stage = dataclasses.replace(stage, counts={k: n * args.scale for k, n in stage.counts.items()})
         weights = label_weights(stage).to(device)
-        resumed = done > first
-        if first > 0 and not resumed:
-            trainee.load_state_dict(averaged.module.state_dict())  # from the average, whose batch norms suit it
+        todo = range(max(done, first), end)
+        averaged.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(stage.decay)
+        if todo.start == first:
+            if dist.is_initialized():
+                as_first(averaged)
+            trainee.load_state_dict(averaged.module.state_dict())  # whose batch norms suit it
+            averaged.n_averaged.zero_()  # the average begins anew
+            if not single:
+                smooth(trainee.mdhr.temporal, NEIGHBOUR)
+                nn.init.constant_(trainee.mdhr.dynamics.output.norm.weight, HINT)
         if not single:
             leave_out(trainee.mdhr, args.without)
         adam = optimiser(trainee, stage)
         schedule = torch.optim.lr_scheduler.LambdaLR(adam, partial(rate_at, length=end - first))
-        if resumed:
-            adam.load_state_dict(state["adam"])
-            schedule.load_state_dict(state["schedule"])
-        if not single:
-            averaged.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_WINDOWS)
-            if not resumed:
-                averaged.n_averaged.zero_()  # the average begins anew
-                if "temporal" not in args.without:
-                    smooth(trainee.mdhr.temporal, NEIGHBOUR)
-                if "dynamics" not in args.without:
-                    nn.init.constant_(trainee.mdhr.dynamics.output.norm.weight, HINT)
-        committee = None
+        if todo.start > first:
+            adam.load_state_dict(self.saved["adam"])
+            schedule.load_state_dict(self.saved["schedule"])
+        committee = before = None
         if name == "together":
-            members = [before, *plain_networks(args.data, args.out, args.plain, device, rank), *args.learn_from]
-            torch.set_num_threads(args.threads)
-            committee = Committee(members, device)
-        todo = range(max(done, first), end)
+            plain = plain_networks(args, self.rank)  # by then the first process has written what the first stage gave
+            before = args.init if self.ends[0] == 0 else args.out / STAGES["alone"].file
+            committee = Committee([load_member(before), *plain, *self.others], device)
         batches = DataLoader(
             Batches(
-                sources,
+                self.sources,
                 stage.counts,
                 stage.length,
                 todo,
-                (args.seed, rank),
+                (args.seed, self.rank),
                 dict.fromkeys(GROUPED, GROUP) if single else {},
             ),
             batch_size=None,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
+            num_workers=args.workers if device.type == "cpu" else 0,
+            prefetch_factor=4 if args.workers and device.type == "cpu" else None,
         )
         recent: list[dict[str, Tensor]] = []
+        started = time.time()
         for step, batch in zip(todo, batches, strict=True):
-            if single:
-                trainee.train()
-            else:
-                trainee.rest_backbone()
+            trainee.train()
+            if not single:
+                trainee.mdhr.backbone.eval()  # it rests
             if committee is not None:
-                chances = np.random.default_rng((args.seed, rank, step, 1))
+                chances = np.random.default_rng((args.seed, self.rank, step, 1))
                 real = len(batch.crops) - stage.counts["rendered"]
                 batch = consult(committee, batch, real, GROUP, chances)
             loss, parts = loss_of(trainee, batch, stage, weights)
@@ -458,38 +444,89 @@ def main() -> None:
             schedule.step()
             averaged.update_parameters(trainee)
             recent = [*recent[-49:], parts]
-            done = step + 1
-            last = done == end
-            if last and committee is not None:
+            done, last = step + 1, step + 1 == end
+            if last and before is not None:
                 halve(averaged.module.mdhr, load(before).to(device))
-            if rank == 0 and (done % 50 == 0 or last):
-                record = {
-                    "step": done,
-                    "stage": name,
-                    **{k: round(float(torch.stack([r[k] for r in recent]).mean()), 5) for k in parts},
-                    "s": round(time.time() - started),
-                    "s_a_step": round((time.time() - started) / (done - begun_at), 3),
-                }
-                if done % args.save_every == 0 or last:
-                    torch.save(
-                        {
-                            "model": trainee.state_dict(),
-                            "averaged": averaged.state_dict(),
-                            "adam": adam.state_dict(),
-                            "schedule": schedule.state_dict(),
-                            "step": done,
-                        },
-                        checkpoint.with_suffix(".part"),
-                    )
-                    checkpoint.with_suffix(".part").replace(checkpoint)
-                    model = averaged.module.mdhr
-                    mode = "frames" if single else "windows"
-                    record["validation"] = agreement(score_sources(model, args.data, "validation", mode))["judged"]
+            if self.rank > 0 or not (done % 50 == 0 or last):
+                continue
+            seconds = time.time() - started
+            record = {
+                "step": done,
+                "stage": name,
+                **{k: round(float(torch.stack([r[k] for r in recent]).mean()), 5) for k in parts},
+                "s": round(seconds),
+                "s_a_step": round(seconds / (done - todo.start), 3),
+            }
+            if done % args.save_every == 0 or last:
+                states = {"model": trainee, "averaged": averaged, "adam": adam, "schedule": schedule}
+                checkpoint = {k: v.state_dict() for k, v in states.items()} | {"step": done, "ends": self.ends}
+                write(checkpoint, args.out / CHECKPOINT)
+                model, mode = averaged.module.mdhr, "frames" if single else "windows"
+                record["validation"] = agreement(score_sources(model, args.data, "validation", mode))["judged"]
+            with (args.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
-                log.flush()
-                print(record, flush=True)
-        if rank == 0:
+            print(record, flush=True)
+        if self.rank == 0:
             save(averaged.module.mdhr, CONFIG, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    for name, stage in STAGES.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=stage.steps)
+    parser.add_argument("--init", type=Path, help="alone.pt or together.pt of another run, to go on from")
+    parser.add_argument("--plain", type=int, default=2, help="plain networks to train and ask in the second stage")
+    parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask there besides")
+    parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
+    parser.add_argument("--hold-back", action="store_true", help="leave half of the people of the clips out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches; on a GPU none")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--scale", type=int, default=1, help="so many times the sequences of a batch")
+    parser.add_argument("--save-every", type=int, default=500, help="steps from checkpoint to checkpoint")
+    args = parser.parse_args()
+    steps = {name: vars(args)[f"{name}_steps"] if name in args.stages else 0 for name in STAGES}
+    for option, needed in (("without", "windows"), ("learn_from", "together")):
+        if vars(args)[option] and not steps[needed]:
+            parser.error(f"--{option.replace('_', '-')} is of the stage {needed!r}, which is not run")
+    if not steps["alone"] and args.init is None:
+        parser.error("without the stage 'alone' the others go on from another run: --init")
+    ends = list(accumulate(steps.values()))
+    checkpoint = args.out / CHECKPOINT
+    saved = torch.load(checkpoint, weights_only=True, map_location=args.device) if checkpoint.exists() else None
+    if saved and (saved["ends"][:-1] != ends[:-1] or saved["step"] > ends[-1]):
+        raise SystemExit(f"{checkpoint} is of stages that end at the steps {saved['ends']}, not {ends}")
+    init, *others = (load_member(file) if file else None for file in (args.init, *args.learn_from))
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    if "RANK" in os.environ:  # torchrun sets it
+        dist.init_process_group("gloo", timeout=timedelta(hours=3))  # one may have a plain network more to train
+    args.out.mkdir(parents=True, exist_ok=True)
+    sources = {
+        # the wrinkles of animated faces do not move: no stand-ins
+        name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back)
+        for name in ("clips", "animated", "faces", "rendered")
+    }
+    shapes = sources["faces"].shapes
+    spread = shapes[~shapes.isnan().any(1)].std(0).clamp_min(0.02)
+    trainee = Trainee(CONFIG, spread).to(args.device, memory_format=torch.channels_last)
+    if init:
+        trainee.mdhr.load_state_dict(init.state_dict())
+    averaged = torch.optim.swa_utils.AveragedModel(trainee, use_buffers=True)
+    if saved:
+        trainee.load_state_dict(saved["model"])
+        averaged.load_state_dict(saved["averaged"])
+    sources = {name: source.to(torch.device(args.device)) for name, source in sources.items()}
+    run = Run(args, int(os.environ.get("RANK", "0")), sources, trainee, averaged, others, ends, saved)
+    for name, first, end in zip(STAGES, [0, *ends], ends, strict=False):
+        if end > first:
+            run.train(name, first, end)
 
 
 if __name__ == "__main__":
