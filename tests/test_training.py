@@ -136,7 +136,7 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     ):
         assert why in run(*refused, fails=True)
         assert not (tmp_path / "none").exists()
-    calibration, figures, sheets = out / "calibration.json", tmp_path / "figures.json", tmp_path / "sheets"
+    figures, sheets = tmp_path / "figures.json", tmp_path / "sheets"
     manifest = tmp_path / "manifest.json"
     shutil.copy(ROOT / "weights_manifest.json", manifest)
     folder = tmp_path / "mdhr-new"
@@ -149,7 +149,7 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
     assert np.isfinite(report["head"]["summary"]["rendered_within_r"])
     detector = AUDetector(folder, device="cpu")
     assert len(detector.aus) == N
-    chosen = json.loads(calibration.read_text())
+    chosen = json.loads((folder / "calibration.json").read_text())
     for au, threshold, fit in zip(detector.aus, detector.thresholds, detector.model.config.calibration, strict=True):
         assert threshold == pytest.approx(chosen[au]["threshold"])
         assert fit == pytest.approx((chosen[au]["slope"], chosen[au]["offset"]))

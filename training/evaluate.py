@@ -66,7 +66,7 @@ def score(model: MDHR, source: Source, mode: str = "windows", change: Change | N
         model: The network.
         source: The crops.
         mode: "windows", as at run time; "stills": each frame as if it were a picture of its own; "frames": the part of
-            the network that the first stage of training knows, without the dynamic branch.
+            the network that training with single crops knows, without the dynamic branch.
         change: Applied to each crop, (CROP, CROP, 3) uint8.
     """
     model.eval()
@@ -99,7 +99,7 @@ def score(model: MDHR, source: Source, mode: str = "windows", change: Change | N
 
 
 def uncalibrated(model: MDHR) -> MDHR:
-    """The same network, giving the scores of its head as they are."""
+    """The network, set to give the scores of its head as they are."""
     model.slope.fill_(1.0)
     model.offset.fill_(0.0)
     model.config = dataclasses.replace(model.config, calibration=())
@@ -193,9 +193,8 @@ def area(present: np.ndarray, scores: np.ndarray) -> float:
 
 
 def score_sources(model: MDHR, data: Path, split: str, mode: str = "windows") -> dict[str, Scored]:
-    """`score` of every source, before calibration."""
-    head = uncalibrated(model)
-    return {name: score(head, Source.load(data, name, split, proxies=True), mode) for name in SOURCES}
+    """`score` of every source."""
+    return {name: score(model, Source.load(data, name, split, proxies=True), mode) for name in SOURCES}
 
 
 def agreement(scored: Mapping[str, Scored]) -> dict:
@@ -466,6 +465,18 @@ def robustness(model: MDHR, data: Path, split: str, faces: Faces, base: Scored) 
     return result
 
 
+def without_colour(model: MDHR, data: Path, split: str, mode: str, clips: Scored) -> dict:
+    """The clips in grey, which have colours where the pictures are mostly grey: [as they are, in grey]."""
+    columns = [AUS.index(au) for au in JUDGED]
+    pair = [clips, score(model, Source.load(data, "clips", split), mode, CHANGES["grey"])]
+    frames = np.arange(len(clips.scores))
+    return {
+        "over": [round(float(np.nanmean(correlations(s, columns, frames))), 3) for s in pair],
+        "within": [round(float(np.nanmean([within(s, i) for i in columns])), 3) for s in pair],
+        "mean_change": round(float(np.abs(pair[1].scores - pair[0].scores).mean()), 3),
+    }
+
+
 def rendered_groups(drawn: Scored, data: Path) -> dict:
     """ROC-AUC on rendered people, mean over AUs, by how far the head is turned and how light the skin is."""
     crops = np.load(data / "rendered_crops.npy", mmap_mode="r")[drawn.index]
@@ -523,6 +534,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load(args.model)
     calibration, thresholds = model.config.calibration, model.config.thresholds
+    model = uncalibrated(model)
     head = score_sources(model, args.data, args.split, args.mode)
     final = {n: dataclasses.replace(s, scores=calibrate(s.scores, calibration)) for n, s in head.items()}
     faces = Faces.load(args.data, args.split)
@@ -534,7 +546,8 @@ def main() -> None:
         "calibrated": agreement(final),
         "occurrence": occurrence(final, thresholds),
         "real_faces": real_faces(final["faces"].scores, faces, thresholds),
-        "robustness": robustness(uncalibrated(model), args.data, args.split, faces, head["faces"]),
+        "robustness": robustness(model, args.data, args.split, faces, head["faces"]),
+        "without_colour": without_colour(model, args.data, args.split, args.mode, head["clips"]),
         "rendered": rendered_groups(final["rendered"], args.data),
         "rendered_baseline": with_baseline(final["rendered"], thresholds),
     }

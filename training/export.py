@@ -2,8 +2,8 @@
 
     python training/export.py --data ../runs/data --model ../runs/lite/final.pt --out pyfau/assets/mdhr-lite
 
-Writes calibration.json beside final.pt, config.json and model.safetensors (float16), and enters template, sha256, size
-and version into weights_manifest.json.
+Writes config.json, calibration.json (with the precision and recall that each threshold gave there) and
+model.safetensors (float16), and enters template, sha256, size and version into weights_manifest.json.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import torch
-from evaluate import Faces, choose, load, people_of, score_sources
+from evaluate import Faces, choose, load, people_of, score_sources, uncalibrated
 
 from pyfau.weights.store import WEIGHTS_FILE, save_model
 
@@ -30,10 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = load(args.model)
-    scored = score_sources(model, args.data, SPLIT)
+    scored = score_sources(uncalibrated(model), args.data, SPLIT)
     neutral = Faces.load(args.data, SPLIT).emotion == "neutral"
     chosen = choose(scored, people_of(args.data, scored["clips"]), neutral)
-    args.model.with_name("calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
     rows = [chosen[au] for au in model.config.au_names]
     model.config = dataclasses.replace(
         model.config,
@@ -41,6 +40,7 @@ def main() -> None:
         thresholds=tuple(row["threshold"] for row in rows),
     )
     digest = save_model(model, args.out, torch.float16)
+    (args.out / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
     size = (args.out / WEIGHTS_FILE).stat().st_size
     manifest = json.loads(args.manifest.read_text())
     config = model.config
