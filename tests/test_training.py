@@ -133,6 +133,16 @@ def test_train_resume_evaluate_export(prepared: Path, tmp_path: Path) -> None:
         ((*elsewhere, "--init", out / "alone.pt", "--learn-from", out / "alone.pt"), "'together', which is not run"),
         (("train.py", "--data", prepared, "--out", tmp_path / "none", "--alone-steps", 0), "--init"),
         (("train.py", "--data", prepared, "--out", out, *steps[:2], "--together-steps", 2), "of stages that end at"),
+        (("train.py", "--data", prepared, "--out", out, *steps, 2, "--seed", 1), "of a run with"),
+        ((*elsewhere, "--init", tmp_path / "nothing.pt"), "is not a network of train.py"),
+        ((*elsewhere, "--init", out / "plain-0.pt"), "is a plain network"),
+        ((*elsewhere, "--init", out / "checkpoint.pt"), "is not a network of train.py"),
+        ((*elsewhere, "--init", out / "alone.pt", "--windows-steps", 0), "no stage has a step"),
+        ((*elsewhere, "--init", out / "alone.pt", "--windows-steps", -1), "expected 0 or more, got -1"),
+        (
+            ("export.py", "--data", prepared, "--model", out / "plain-0.pt", "--out", tmp_path / "none"),
+            "expected final",
+        ),
     ):
         assert why in run(*refused, fails=True)
         assert not (tmp_path / "none").exists()
@@ -223,6 +233,8 @@ def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Pa
     torch.testing.assert_close(plain[:, KNOWN], alone[:, KNOWN], atol=0.02, rtol=0)  # in bfloat16
     assert plain[:, unknown].isnan().all()
     torch.testing.assert_close(mean[:, unknown], asked[:, unknown])
+    bundled = Committee([load_member(ROOT / "pyfau/assets/mdhr-lite")], torch.device("cpu"))
+    assert bundled.members[0].slope.eq(1).all()  # it is asked for what training has for targets, before calibration
     torch.testing.assert_close(mean[:, KNOWN].logit(), (asked.logit() + plain.logit())[:, KNOWN] / 2)
 
     length, group, real, drawn = 2, 2, 16, 3

@@ -7,6 +7,7 @@ Beyer et al., "Knowledge distillation: A good teacher is patient and consistent"
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from baseline import KNOWN, Plain
 from data import AUS, TEMPLATE
-from evaluate import load
+from evaluate import load, uncalibrated
 from sampling import Batch
 from torch import Tensor, nn
 
+from pyfau.errors import PyfauError
 from pyfau.models.mdhr import MDHR
 from pyfau.models.packed import fold
 
@@ -28,12 +30,16 @@ def load_member(file: Path) -> nn.Module:
     """A network of train.py (a file or a model directory), or a plain one of baseline.py.
 
     Raises:
-        SystemExit: It was trained on other crops or for other action units.
+        SystemExit: It is none, or it was trained on other crops or for other action units.
     """
-    saved = {} if file.is_dir() else torch.load(file, weights_only=True, map_location="cpu")
-    if saved and "config" not in saved:
-        return Plain.of(saved)
-    net = load(file)
+    try:
+        saved = {} if file.is_dir() else torch.load(file, weights_only=True, map_location="cpu")
+        if saved and "config" not in saved:
+            return Plain.of(saved)
+        net = uncalibrated(load(file))
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, PyfauError) as error:
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"{file} is not a network of train.py or baseline.py: {reason}") from error
     if (net.config.template, net.config.aus) != (TEMPLATE, AUS):
         raise SystemExit(f"{file} was trained on crops of another template, or for other AUs: {net.config}")
     return net

@@ -387,12 +387,18 @@ def real_faces(scores: np.ndarray, faces: Faces, thresholds: Sequence[float]) ->
     neutral, happy = faces.emotion == "neutral", faces.emotion == "happiness"
     parted, both = faces.lip_gap > LIPS_PARTED, neutral | happy
     result: dict = {"neutral": int(neutral.sum()), "happiness": int(happy.sum()), "aus": {}}
+    quiet = scores[neutral] < np.asarray(thresholds)
+    result["neutral_with_an_active_au"] = round(float(1 - quiet.all(axis=1).mean()), 3)
+    lips = AUS.index(25)
+    result["the_same_besides_AU25"] = round(float(1 - np.delete(quiet, lips, axis=1).all(axis=1).mean()), 3)
     for i, au in enumerate(AUS):
         active = scores[:, i] >= thresholds[i]
         result["aus"][f"AU{au:02d}"] = {
             "auc_happiness_neutral": round(area(happy[both], scores[both, i]), 3),
             "auc_lips_parted": round(area(parted, scores[:, i]), 3),
             "active_in_neutral": round(float(active[neutral].mean()), 3),
+            "active": int(active.sum()),
+            "happiness_where_active": int(happy[active].sum()),
             "active_where_lips_parted": round(float(active[parted].mean()), 3),
             "active_where_closed": round(float(active[~parted].mean()), 3),
             "r_with_AU12": round(correlation(scores[:, i], scores[:, AUS.index(12)]), 3),
@@ -517,6 +523,8 @@ def load(path: Path) -> MDHR:
     if path.is_dir():
         return load_model(path)
     saved = torch.load(path, weights_only=True, map_location="cpu")
+    if "config" not in saved:
+        raise SystemExit(f"{path} is not a network of train.py: expected final.pt or a model directory")
     model = MDHR(MDHRConfig.from_json(saved["config"], str(path)))
     model.load_state_dict(saved["state"])
     return model.eval()

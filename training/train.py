@@ -25,7 +25,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -112,6 +112,7 @@ STAGES = {
 }
 SQUEEZED = 32  # channels of a token from which the auxiliary targets are told
 CHECKPOINT = "checkpoint.pt"
+KEPT = ("init", "plain", "learn_from", "without", "hold_back", "seed", "scale")  # options that a run must not change
 PARTS = ("dynamics", "cross_region", "temporal")  # that can be left out
 REGION_LOSS, AGREEMENT_LOSS, SHAPES_LOSS, POINTS_LOSS = 0.02, 0.4, 0.2, 5.0
 POINTS_CLOSE = 0.01  # half a pixel: from here on the loss of points falls with the square of the distance
@@ -342,9 +343,14 @@ def as_first(averaged: nn.Module) -> None:
         value.copy_(whole)
 
 
+def plain_files(args: argparse.Namespace) -> list[Path]:
+    """Where plain networks are kept, whose seeds are 0, 1, ... whatever `--seed` says."""
+    return [args.out / f"plain-{seed}.pt" for seed in range(args.plain)]
+
+
 def plain_networks(args: argparse.Namespace, rank: int) -> list[nn.Module]:
     """Those to ask, trained if they are not there yet, shared among the processes."""
-    files = [args.out / f"plain-{seed}.pt" for seed in range(args.plain)]
+    files = plain_files(args)
     for seed in range(rank, len(files), int(os.environ.get("WORLD_SIZE", "1"))):
         if not files[seed].exists():
             write(learn(args.data, PASSES, seed, torch.device(args.device)).state_dict(), files[seed])
@@ -365,6 +371,7 @@ class Run:
         averaged: Its exponential average.
         others: Networks of `--learn-from`.
         ends: The step at which each stage ends.
+        settings: Of the command line, for the checkpoint: those that a run must keep.
         saved: The checkpoint to go on from.
     """
 
@@ -375,6 +382,7 @@ class Run:
     averaged: torch.optim.swa_utils.AveragedModel
     others: list[nn.Module]
     ends: list[int]
+    settings: dict[str, str]
     saved: dict | None
 
     def train(self, name: str, first: int, end: int) -> None:
@@ -459,7 +467,8 @@ class Run:
             }
             if done % args.save_every == 0 or last:
                 states = {"model": trainee, "averaged": averaged, "adam": adam, "schedule": schedule}
-                checkpoint = {k: v.state_dict() for k, v in states.items()} | {"step": done, "ends": self.ends}
+                checkpoint = {k: v.state_dict() for k, v in states.items()}
+                checkpoint |= {"step": done, "ends": self.ends, "settings": self.settings}
                 write(checkpoint, args.out / CHECKPOINT)
                 model, mode = averaged.module.mdhr, "frames" if single else "windows"
                 record["validation"] = agreement(score_sources(model, args.data, "validation", mode))["judged"]
@@ -470,24 +479,37 @@ class Run:
             save(averaged.module.mdhr, CONFIG, file)
 
 
+def counted(least: int) -> Callable[[str], int]:
+    """For a parser: whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected {least} or more, got {text}")
+        return int(text)
+
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     for name, stage in STAGES.items():
-        parser.add_argument(f"--{name}-steps", type=int, default=stage.steps)
+        parser.add_argument(f"--{name}-steps", type=counted(0), default=stage.steps)
     parser.add_argument("--init", type=Path, help="alone.pt or together.pt of another run, to go on from")
-    parser.add_argument("--plain", type=int, default=2, help="plain networks to train and ask in the second stage")
+    parser.add_argument(
+        "--plain", type=counted(0), default=2, help="plain networks to train and ask in the second stage"
+    )
     parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask there besides")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
     parser.add_argument("--hold-back", action="store_true", help="leave half of the people of the clips out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches; on a GPU none")
+    parser.add_argument("--threads", type=counted(1), default=1)
+    parser.add_argument("--workers", type=counted(0), default=1, help="processes that prepare batches; on a GPU none")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--scale", type=int, default=1, help="so many times the sequences of a batch")
-    parser.add_argument("--save-every", type=int, default=500, help="steps from checkpoint to checkpoint")
+    parser.add_argument("--scale", type=counted(1), default=1, help="so many times the sequences of a batch")
+    parser.add_argument("--save-every", type=counted(1), default=500, help="steps from checkpoint to checkpoint")
     args = parser.parse_args()
     steps = {name: vars(args)[f"{name}_steps"] if name in args.stages else 0 for name in STAGES}
     for option, needed in (("without", "windows"), ("learn_from", "together")):
@@ -495,19 +517,30 @@ def main() -> None:
             parser.error(f"--{option.replace('_', '-')} is of the stage {needed!r}, which is not run")
     if not steps["alone"] and args.init is None:
         parser.error("without the stage 'alone' the others go on from another run: --init")
+    if not any(steps.values()):
+        parser.error("no stage has a step to run")
     ends = list(accumulate(steps.values()))
+    settings = {name: str(vars(args)[name]) for name in KEPT}
     checkpoint = args.out / CHECKPOINT
     saved = torch.load(checkpoint, weights_only=True, map_location=args.device) if checkpoint.exists() else None
     if saved and (saved["ends"][:-1] != ends[:-1] or saved["step"] > ends[-1]):
         raise SystemExit(f"{checkpoint} is of stages that end at the steps {saved['ends']}, not {ends}")
+    if saved and saved["settings"] != settings:
+        raise SystemExit(f"{checkpoint} is of a run with {saved['settings']}, not {settings}")
+    if saved and saved["step"] == ends[-1]:
+        print(f"{args.out}: all {ends[-1]} steps are done")
     init, *others = (load_member(file) if file else None for file in (args.init, *args.learn_from))
+    if init and not isinstance(init, MDHR):
+        raise SystemExit(f"{args.init} is a plain network: expected alone.pt or together.pt of train.py")
+    for file in plain_files(args):
+        if file.exists():
+            load_member(file)  # it is asked hours later
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     if "RANK" in os.environ:  # torchrun sets it
         dist.init_process_group("gloo", timeout=timedelta(hours=3))  # one may have a plain network more to train
-    args.out.mkdir(parents=True, exist_ok=True)
     sources = {
         # the wrinkles of animated faces do not move: no stand-ins
         name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back)
@@ -523,7 +556,8 @@ def main() -> None:
         trainee.load_state_dict(saved["model"])
         averaged.load_state_dict(saved["averaged"])
     sources = {name: source.to(torch.device(args.device)) for name, source in sources.items()}
-    run = Run(args, int(os.environ.get("RANK", "0")), sources, trainee, averaged, others, ends, saved)
+    args.out.mkdir(parents=True, exist_ok=True)
+    run = Run(args, int(os.environ.get("RANK", "0")), sources, trainee, averaged, others, ends, settings, saved)
     for name, first, end in zip(STAGES, [0, *ends], ends, strict=False):
         if end > first:
             run.train(name, first, end)
