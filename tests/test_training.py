@@ -87,8 +87,8 @@ ONE_STEP = ("--alone-steps", 1, "--together-steps", 1, "--windows-steps", 1)
 @pytest.mark.slow
 def test_the_pictures_of_a_second_process_count(prepared: Path, tmp_path: Path) -> None:
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    run("train.py", "--data", prepared, "--out", tmp_path / "two", *ONE_STEP, launcher=two)
-    run("train.py", "--data", prepared, "--out", tmp_path / "one", *ONE_STEP, "--plain", 1)
+    run("train.py", "--data", prepared, "--out", tmp_path / "two", *ONE_STEP, "--plain", 2, launcher=two)
+    run("train.py", "--data", prepared, "--out", tmp_path / "one", *ONE_STEP)
     two_processes, one = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("two", "one"))
     assert len(two_processes) == len(one) == 3  # one of the processes writes
     plain, same = (torch.load(tmp_path / name / "plain-0.pt", weights_only=True) for name in ("two", "one"))

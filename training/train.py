@@ -499,7 +499,7 @@ def main() -> None:
         parser.add_argument(f"--{name}-steps", type=counted(0), default=stage.steps)
     parser.add_argument("--init", type=Path, help="alone.pt or together.pt of another run, to go on from")
     parser.add_argument(
-        "--plain", type=counted(0), default=2, help="plain networks to train and ask in the second stage"
+        "--plain", type=counted(0), default=1, help="plain networks to train and ask in the second stage"
     )
     parser.add_argument("--learn-from", nargs="+", type=Path, default=[], help="networks to ask there besides")
     parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="leave out of the last stage")
