@@ -219,7 +219,7 @@ def test_a_committee_has_the_mean_opinion_and_mixes_faces_in_groups(tmp_path: Pa
 
     torch.manual_seed(0)
     nets = {"mdhr": MDHR(CONFIG).eval(), "plain": Plain().eval()}
-    save(nets["mdhr"], CONFIG, tmp_path / "mdhr.pt")
+    save(nets["mdhr"], tmp_path / "mdhr.pt")
     torch.save(nets["plain"].state_dict(), tmp_path / "plain.pt")
     one, other, both = (
         Committee([load_member(tmp_path / f"{name}.pt") for name in names], torch.device("cpu"))

@@ -318,8 +318,8 @@ def write(what: object, file: Path) -> None:
     file.with_suffix(".part").replace(file)
 
 
-def save(net: MDHR, config: MDHRConfig, file: Path) -> None:
-    write({"config": config.to_json(), "state": net.state_dict()}, file)
+def save(net: MDHR, file: Path) -> None:
+    write({"config": net.config.to_json(), "state": net.state_dict()}, file)
 
 
 @torch.no_grad()
@@ -392,7 +392,7 @@ class Run:
         file = args.out / STAGES[name].file
         if done >= end:
             if self.rank == 0 and done == end and not file.exists():  # it was stopped before it could write
-                save(averaged.module.mdhr, CONFIG, file)
+                save(averaged.module.mdhr, file)
             return
         stage, single = STAGES[name], STAGES[name].length == 1
         stage = dataclasses.replace(stage, counts={k: n * args.scale for k, n in stage.counts.items()})
@@ -419,6 +419,7 @@ class Run:
             plain = plain_networks(args, self.rank)  # by then the first process has written what the first stage gave
             before = args.init if self.ends[0] == 0 else args.out / STAGES["alone"].file
             committee = Committee([load_member(before), *plain, *self.others], device)
+        workers = args.workers if device.type == "cpu" else 0
         batches = DataLoader(
             Batches(
                 self.sources,
@@ -429,8 +430,8 @@ class Run:
                 dict.fromkeys(GROUPED, GROUP) if single else {},
             ),
             batch_size=None,
-            num_workers=args.workers if device.type == "cpu" else 0,
-            prefetch_factor=4 if args.workers and device.type == "cpu" else None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
         )
         recent: list[dict[str, Tensor]] = []
         started = time.time()
@@ -476,7 +477,7 @@ class Run:
                 log.write(json.dumps(record) + "\n")
             print(record, flush=True)
         if self.rank == 0:
-            save(averaged.module.mdhr, CONFIG, file)
+            save(averaged.module.mdhr, file)
 
 
 def counted(least: int) -> Callable[[str], int]:
@@ -529,6 +530,7 @@ def main() -> None:
         raise SystemExit(f"{checkpoint} is of a run with {saved['settings']}, not {settings}")
     if saved and saved["step"] == ends[-1]:
         print(f"{args.out}: all {ends[-1]} steps are done")
+    device = torch.device(args.device)
     init, *others = (load_member(file) if file else None for file in (args.init, *args.learn_from))
     if init and not isinstance(init, MDHR):
         raise SystemExit(f"{args.init} is a plain network: expected alone.pt or together.pt of train.py")
@@ -543,19 +545,18 @@ def main() -> None:
         dist.init_process_group("gloo", timeout=timedelta(hours=3))  # one may have a plain network more to train
     sources = {
         # the wrinkles of animated faces do not move: no stand-ins
-        name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back)
+        name: Source.load(args.data, name, "train", proxies=name != "animated", hold_back=args.hold_back).to(device)
         for name in ("clips", "animated", "faces", "rendered")
     }
     shapes = sources["faces"].shapes
     spread = shapes[~shapes.isnan().any(1)].std(0).clamp_min(0.02)
-    trainee = Trainee(CONFIG, spread).to(args.device, memory_format=torch.channels_last)
+    trainee = Trainee(CONFIG, spread).to(device, memory_format=torch.channels_last)
     if init:
         trainee.mdhr.load_state_dict(init.state_dict())
     averaged = torch.optim.swa_utils.AveragedModel(trainee, use_buffers=True)
     if saved:
         trainee.load_state_dict(saved["model"])
         averaged.load_state_dict(saved["averaged"])
-    sources = {name: source.to(torch.device(args.device)) for name, source in sources.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(args, int(os.environ.get("RANK", "0")), sources, trainee, averaged, others, ends, settings, saved)
     for name, first, end in zip(STAGES, [0, *ends], ends, strict=False):
