@@ -1,6 +1,7 @@
 """Clips for the benchmarks: H.264 at 720p, made from the shared media with FFmpeg.
 
-OpenCV's wheels cannot encode H.264. `ffmpeg` is taken from the path or from `pip install imageio-ffmpeg`.
+OpenCV's wheels cannot encode H.264. `ffmpeg` is taken from the path or from `pip install
+imageio-ffmpeg`.
 """
 
 from __future__ import annotations
@@ -25,39 +26,78 @@ def ffmpeg() -> str:
 
 
 def make_clip(path: Path, faces: int = 1, frames: int | None = None) -> Path:
-    """A woman's face of about 560 pixels at 720p, or up to six of her in tiles, each begun a second later."""
+    """A woman's face of about 560 pixels at 720p, or up to six of her in tiles, each begun a second
+    later.
+    """
     source = MEDIA / "WolfgangLanger_Pexels.mp4"
     columns, rows = (1, 1) if faces == 1 else (2, 1) if faces == 2 else (3, 2)
     inputs = [f"-ss {i} -i" for i in range(faces)]
     width, height = 1280 // columns // 2 * 2, 720 // rows // 2 * 2
-    chains = [f"[{i}:v]scale={width}:-2:flags=lanczos,crop={width}:min({height}\\,ih)[t{i}]" for i in range(faces)]
+    chains = [
+        f"[{i}:v]scale={width}:-2:flags=lanczos,crop={width}:min({height}\\,ih)[t{i}]"
+        for i in range(faces)
+    ]
     if faces == 1:
         graph = "[0:v]scale=1280:720:flags=lanczos[out]"
     else:
         tiles = "".join(f"[t{i}]" for i in range(faces))
         layout = "|".join(f"{i % columns * width}_{i // columns * height}" for i in range(faces))
-        graph = ";".join(chains) + f";{tiles}xstack=inputs={faces}:layout={layout}:fill=gray,pad=1280:720[out]"
+        graph = (
+            ";".join(chains)
+            + f";{tiles}xstack=inputs={faces}:layout={layout}:fill=gray,pad=1280:720[out]"
+        )
     command = [ffmpeg(), "-loglevel", "error", "-y"]
     for text in inputs:
         command += [*text.split(), str(source)]
-    command += ["-filter_complex", graph, "-map", "[out]", "-an", "-c:v", "libx264", "-preset", "veryfast"]
-    command += ["-crf", "23", "-pix_fmt", "yuv420p", *(["-frames:v", str(frames)] if frames else []), str(path)]
+    command += [
+        "-filter_complex",
+        graph,
+        "-map",
+        "[out]",
+        "-an",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+    ]
+    command += [
+        "-crf",
+        "23",
+        "-pix_fmt",
+        "yuv420p",
+        *(["-frames:v", str(frames)] if frames else []),
+        str(path),
+    ]
     subprocess.run(command, check=True)
     return path
 
 
 def loop_clip(clip: Path, path: Path, minutes: float) -> Path:
     """The clip over and over, without encoding it again."""
-    command = [ffmpeg(), "-loglevel", "error", "-y", "-stream_loop", "-1", "-i", str(clip), "-t", str(60 * minutes)]
+    command = [
+        ffmpeg(),
+        "-loglevel",
+        "error",
+        "-y",
+        "-stream_loop",
+        "-1",
+        "-i",
+        str(clip),
+        "-t",
+        str(60 * minutes),
+    ]
     subprocess.run([*command, "-c", "copy", str(path)], check=True)
     return path
 
 
 def use_cores(count: int) -> None:
-    """Keep this process, and those that it starts, to so many cores; call it before anything counts them."""
+    """Limit this process and its children to a number of cores.
+
+    Call it before any library counts the cores.
+    """
     if hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) < count:
-            raise SystemExit(f"{count} cores are asked for, and there are {len(allowed)}")
+            raise SystemExit(f"{count} cores are requested, and there are {len(allowed)}")
         os.sched_setaffinity(0, allowed[-count:])
     os.environ["OMP_NUM_THREADS"] = str(count)

@@ -1,10 +1,12 @@
-"""Residual jitter of the aligned crop on real clips: how far a still face seems to move in a 256 px crop.
+"""Jitter of the aligned crop on real clips: the apparent movement of a still face in a 256 px crop.
 
-    python benchmarks/crop_jitter.py ../shared/media/single_face.mp4 [more clips] [--aligner mtcnn] [--threads 1]
+    python benchmarks/crop_jitter.py ../shared/media/single_face.mp4 [more clips] [--aligner mtcnn]
+    [--threads 1]
 
-Five points of the crop are mapped back into every frame; their second difference over time cancels steady motion, and
-its spread, over the square root of 6, is the jitter of one frame. The median is robust against real movement, which the
-root mean square contains. Beside MTCNN's four averaged views, one view alone is measured.
+Five points of the crop are mapped back into every frame. Their second difference over time cancels
+steady motion. Its spread, divided by the square root of 6, is the jitter of one frame. The median
+is robust against real movement; the root mean square contains it. For MTCNN, the mean of four views
+and a single view are measured.
 """
 
 from __future__ import annotations
@@ -16,18 +18,19 @@ import cv2
 import numpy as np
 import torch
 
-from pyfau.aligners import load_aligner, mtcnn
-from pyfau.crop import fit_similarity
-from pyfau.models.config import BP4D_TEMPLATE
-from pyfau.tracker import FaceTracker
-from pyfau.video import read_video
+from pyfau.faces import mtcnn
+from pyfau.faces.aligner import load_aligner
+from pyfau.faces.crop import fit_similarity
+from pyfau.faces.tracker import FaceTracker
+from pyfau.media.readers import read_video
+from pyfau.models.paper import BP4D_TEMPLATE
 
 SIDE = 256
 POINTS = np.array([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8], [0.8, 0.8], [0.5, 0.5]]) * SIDE
 
 
 def track(aligner, frames: list[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Landmarks (F, 5, 2) of one face that is always there, and ms a frame."""
+    """Landmarks (F, 5, 2) of a face that is in all frames, and ms a frame."""
     tracker = FaceTracker(aligner, detect_every=len(frames) + 1, max_faces=1)
     tracker.update(frames[0])  # the search
     landmarks = []
@@ -51,7 +54,9 @@ def jitter(landmarks: np.ndarray) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clips", nargs="+")
     parser.add_argument("--aligner", default="mtcnn")
     parser.add_argument("--threads", type=int, default=1)

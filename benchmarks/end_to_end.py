@@ -1,13 +1,16 @@
-"""A 720p H.264 clip with one face from file to CSV, beside MediaPipe's Face Landmarker on the same clip.
+"""A 720p H.264 clip with one face from file to CSV, compared with MediaPipe on the same clip.
 
     pip install imageio-ffmpeg
-    python -m venv mp && mp/bin/pip install mediapipe==1.2.2    # needs the system's libEGL and libGLESv2
+    python -m venv mp && mp/bin/pip install mediapipe==1.2.2
     python benchmarks/end_to_end.py --cores 1 --mediapipe mp/bin/python
     python benchmarks/end_to_end.py --cores 1 --profile
 
-Decoding, tracking, alignment, network and CSV are all in pyfau's time. MediaPipe's is decoding and landmarks with
-blendshapes, in video mode, in an environment of its own. Rounds are taken in turn; printed are medians. Beside the time
-on the clock stands the processor time of all threads, which other programs on the machine disturb less.
+MediaPipe needs the system's libEGL and libGLESv2.
+
+pyfau's time includes decoding, tracking, alignment, network and CSV. MediaPipe's time includes
+decoding, and landmarks with blendshapes in video mode, in its own environment. The two take turns,
+and the medians are printed: time on the clock, and processor time of all threads, which other
+programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ with vision.FaceLandmarker.create_from_options(options) as landmarker:
         ok, bgr = capture.read()
         if not ok:
             break
-        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=rgb)
         started = time.perf_counter()
         faces += len(landmarker.detect_for_video(image, index * 40).face_blendshapes)
         inner += time.perf_counter() - started
@@ -52,26 +56,33 @@ print(json.dumps({"frames": index, "faces": faces, "clock": clock, "cpu": cpu, "
 
 # What `--profile` measures: (where, name, label). Indented ones are part of the one above.
 STAGES = [
-    ("pyfau.tracker:FaceTracker", "update", "tracker"),
-    ("pyfau.aligners.mtcnn:MTCNNAligner", "detect", "  search (every 30 frames)"),
-    ("pyfau.aligners.mtcnn:MTCNNAligner", "refine", "  refine"),
-    ("pyfau.aligners.mtcnn:MTCNNAligner", "_crops", "    windows"),
-    ("pyfau.aligners.mtcnn:_ONet", "forward", "    O-Net"),
-    ("pyfau.detector", "crop_face", "aligned crop"),
+    ("pyfau.faces.tracker:FaceTracker", "update", "tracker"),
+    ("pyfau.faces.mtcnn:MTCNNAligner", "detect", "  search (every 30 frames)"),
+    ("pyfau.faces.mtcnn:MTCNNAligner", "refine", "  refine"),
+    ("pyfau.faces.mtcnn:MTCNNAligner", "_crops", "    windows"),
+    ("pyfau.faces.mtcnn:_ONet", "forward", "    O-Net"),
+    ("pyfau.faces.mesh:MeshAligner", "follow", "  follow (aligner mesh)"),
+    ("pyfau.faces.mesh_network:MeshNetwork", "forward", "    landmark network"),
+    ("pyfau.pipeline", "crop_face", "aligned crop"),
     ("pyfau.models.mdhr:MDHR", "preprocess", "network: preprocess"),
     ("pyfau.models.mdhr:MDHR", "encode", "network: encode"),
     ("pyfau.models.mdhr:MDHR", "relate", "network: relate"),
-    ("pyfau.detector:_Pipeline", "_make_rows", "rows"),
-    ("pyfau.result:CSVWriter", "write", "CSV"),
+    ("pyfau.pipeline:Pipeline", "_make_rows", "rows"),
+    ("pyfau.tables.writers:CSVWriter", "write", "CSV"),
 ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, help="of the clip, 472 by default")
-    parser.add_argument("--mediapipe", metavar="PYTHON", help="interpreter of the environment that has MediaPipe")
+    parser.add_argument(
+        "--mediapipe", metavar="PYTHON", help="interpreter of the environment that has MediaPipe"
+    )
+    parser.add_argument("--aligner", default="mtcnn", help="mtcnn or mesh")
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
     args = parser.parse_args()
     use_cores(args.cores)
@@ -83,7 +94,7 @@ def main() -> None:
 
     torch.set_num_threads(args.cores)
     cv2.setNumThreads(args.cores)
-    detector = AUDetector(device="cpu")
+    detector = AUDetector(device="cpu", aligner=args.aligner)
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
         folder = Path(name)
         clip = make_clip(folder / "clip.mp4", frames=args.frames)
@@ -91,7 +102,11 @@ def main() -> None:
         def ours() -> dict[str, float]:
             clock, cpu = time.perf_counter(), time.process_time()
             frames = len(detector.detect_video(clip, save=folder / "clip.csv"))
-            return {"frames": frames, "clock": time.perf_counter() - clock, "cpu": time.process_time() - cpu}
+            return {
+                "frames": frames,
+                "clock": time.perf_counter() - clock,
+                "cpu": time.process_time() - cpu,
+            }
 
         def theirs() -> dict[str, float]:
             model = MEDIA.parent / "models" / "face_landmarker.task"
@@ -116,19 +131,30 @@ def main() -> None:
     cores = f"{args.cores} core{'s' if args.cores > 1 else ''}"
     result: dict[str, dict[str, float]] = {}
     for side, taken in rounds.items():
-        result[side] = {key: median(1e3 * r[key] / r["frames"] for r in taken) for key in taken[0] if key != "frames"}
+        result[side] = {
+            key: median(1e3 * r[key] / r["frames"] for r in taken)
+            for key in taken[0]
+            if key != "frames"
+        }
         clock, cpu = result[side]["clock"], result[side]["cpu"]
         print(
-            f"{side:10} {cores}: {clock:6.2f} ms a frame, {1e3 / clock:.1f} frames/s; processor {cpu:6.2f} ms a frame"
+            f"{side:10} {cores}: {clock:6.2f} ms a frame, {1e3 / clock:.1f} frames/s; processor "
+            f"{cpu:6.2f} ms a frame"
         )
     if "mediapipe" in result:
-        print(f"           of which its landmarker {result['mediapipe']['inner']:.2f} ms a frame on the clock")
+        print(
+            f"           of which its landmarker {result['mediapipe']['inner']:.2f} ms a frame on "
+            "the clock"
+        )
         for key, label in (("clock", "on the clock"), ("cpu", "of the processor")):
-            print(f"pyfau takes {result['pyfau'][key] / result['mediapipe'][key]:.2f} x MediaPipe's time {label}")
+            print(
+                f"pyfau takes {result['pyfau'][key] / result['mediapipe'][key]:.2f} x MediaPipe's "
+                f"time {label}"
+            )
 
 
 def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
-    """Processor time of each stage. What is measured inside threads is that of the thread alone."""
+    """Processor time of each stage. For stages in threads, it is the time of the thread alone."""
     import importlib
 
     import cv2
@@ -136,7 +162,9 @@ def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
     spent: dict[str, float] = defaultdict(float)
     clock = time.thread_time
 
-    def timed(label: str, call: Callable[..., Any], clock: Callable[[], float] = clock) -> Callable[..., Any]:
+    def timed(
+        label: str, call: Callable[..., Any], clock: Callable[[], float] = clock
+    ) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:
             started = clock()
             try:
@@ -146,7 +174,7 @@ def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
 
         return wrapped
 
-    # FFmpeg has threads of its own, so decoding is measured alone, over all threads.
+    # FFmpeg has its own threads, so decoding is measured alone, over all threads.
     capture = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
     grab = timed("decode: H.264", capture.grab, time.process_time)
     retrieve = timed("decode: to BGR", capture.retrieve, time.process_time)
@@ -159,7 +187,12 @@ def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
         owner = getattr(owner, cls) if cls else owner
         setattr(owner, name, timed(label, getattr(owner, name)))
     total = run()
-    labels = ["decode: H.264", "decode: to BGR", "decode: to RGB", *(label for _, _, label in STAGES)]
+    labels = [
+        "decode: H.264",
+        "decode: to BGR",
+        "decode: to RGB",
+        *(label for _, _, label in STAGES),
+    ]
     print("| step | ms a frame |\n|---|---|")
     for label in labels:
         print(f"| {label.replace('  ', '&emsp;')} | {1e3 * spent[label] / total['frames']:.2f} |")

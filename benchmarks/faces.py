@@ -1,9 +1,10 @@
-"""What a face more costs: 720p H.264 clips with one, two and five faces in tiles.
+"""The cost of each further face, on 720p H.264 clips with one, two and five faces in tiles.
 
     pip install imageio-ffmpeg
     python benchmarks/faces.py
 
-Rounds are taken in turn; printed are medians of the processor time of all threads, and of the time on the clock.
+The clips take turns. Medians of the processor time of all threads, and of the time on the clock,
+are printed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from clips import make_clip, use_cores
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--faces", type=int, nargs="+", default=[1, 2, 5], help="each from 1 to 6")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
@@ -34,17 +37,25 @@ def main() -> None:
     cv2.setNumThreads(1)
     detector = AUDetector(device="cpu")
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
-        clips = {faces: make_clip(Path(name) / f"{faces}.mp4", faces, args.frames) for faces in args.faces}
+        clips = {
+            faces: make_clip(Path(name) / f"{faces}.mp4", faces, args.frames)
+            for faces in args.faces
+        }
         taken: dict[int, list[tuple[float, float, float]]] = {faces: [] for faces in clips}
         for _ in range(args.rounds):
             for faces, clip in clips.items():
                 clock, cpu = time.perf_counter(), time.process_time()
                 result = detector.detect_video(clip)
                 spent = time.process_time() - cpu, time.perf_counter() - clock
-                taken[faces].append((1e3 * spent[0] / args.frames, 1e3 * spent[1] / args.frames, len(result)))
+                taken[faces].append(
+                    (1e3 * spent[0] / args.frames, 1e3 * spent[1] / args.frames, len(result))
+                )
     first = min(clips)
     base = median(cpu for cpu, _, _ in taken[first])
-    print("| faces | faces scored a frame | processor, ms a frame | a face more costs | clock, ms a frame |")
+    print(
+        "| faces | faces scored a frame | processor, ms a frame | a face more costs | clock, ms a "
+        "frame |"
+    )
     print("|---|---|---|---|---|")
     for faces, measured in taken.items():
         cpu, clock, rows = (median(values) for values in zip(*measured, strict=True))

@@ -1,11 +1,11 @@
-"""`pyfau detect FOLDER --jobs N` against one job, start of the processes included.
+"""Compares `pyfau detect FOLDER --jobs N` with one job, including the start of the processes.
 
     pip install imageio-ffmpeg
     python benchmarks/jobs.py --jobs 2 --clips 4
 
-One job on one core, one job on all, and N jobs on all, taken in turn; each is the command as a user runs it, on H.264
-clips at 720p with one face. Medians of the time on the clock: on a machine that does other work at the same time they
-say little.
+One job on one core, one job on all cores, and N jobs on all cores take turns. Each is the command
+that a user runs, on H.264 clips at 720p with one face. Medians of the time on the clock are
+printed. On a machine that does other work at the same time, they mean little.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from clips import loop_clip, make_clip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--frames", type=int, help="of a clip, at most 472, which is the default")
@@ -33,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[-args.jobs :]
     if len(cores) < args.jobs:
-        raise SystemExit(f"{args.jobs} cores are asked for, and there are {len(cores)}")
+        raise SystemExit(f"{args.jobs} cores are requested, and there are {len(cores)}")
     ways = {"1 job, 1 core": (1, cores[-1:]), f"1 job, {args.jobs} cores": (1, cores)}
     ways[f"{args.jobs} jobs, {args.jobs} cores"] = (args.jobs, cores)
     taken: dict[str, list[float]] = {way: [] for way in ways}
@@ -48,11 +50,22 @@ def main() -> None:
         for _ in range(args.rounds):
             for way, (jobs, allowed) in ways.items():
                 os.sched_setaffinity(0, allowed)
-                command = [sys.executable, "-m", "pyfau", "detect", folder, "-o", Path(name) / "out", "--quiet"]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "pyfau",
+                    "detect",
+                    folder,
+                    "-o",
+                    Path(name) / "out",
+                    "--quiet",
+                ]
                 started = time.perf_counter()
                 threads = str(len(allowed) // jobs)
                 subprocess.run(
-                    [*command, "--jobs", str(jobs), "--threads", threads], check=True, stdout=subprocess.DEVNULL
+                    [*command, "--jobs", str(jobs), "--threads", threads],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
                 )
                 taken[way].append(time.perf_counter() - started)
     base = median(taken["1 job, 1 core"])

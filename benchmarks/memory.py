@@ -1,12 +1,13 @@
-"""Peak memory of long videos against short ones, for each way of scoring them.
+"""Compares the peak memory of long and short videos, for each way of scoring them.
 
     pip install imageio-ffmpeg
     python benchmarks/memory.py --minutes 1 30
     python benchmarks/memory.py --minutes 1 30 --ways iter_video "detect_video(save=...)" --nobody
 
-A 720p H.264 clip with one face is looped without encoding it again; every measurement is a process of its own. The
-peak is that of the resident set, as the system counts it. With `--nobody` no face is looked for, so that a long video
-takes minutes instead of an hour: what is measured then is all but tracking and network.
+A 720p H.264 clip with one face is looped without encoding it again; every measurement is a process
+of its own. The peak is that of the resident set, as the system counts it. With `--nobody`, no face
+is searched, so that a long video takes minutes instead of an hour. Then everything except tracking
+and network is measured.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ WAYS = {
     "iter_video": "for row in make().iter_video(clip): rows += 1",
     "detect_video(save=...)": "rows = len(make().detect_video(clip, save=folder + '/a.csv'))",
     "detect_video(overlay=...)": "rows = len(make().detect_video(clip, overlay=folder + '/a.mp4'))",
-    "pyfau detect": "from pyfau.cli import main; main(['detect', clip, '-o', folder + '/b.csv', '--quiet'])",
+    "pyfau detect": "from pyfau.cli import main; main(['detect', clip, '-o', folder + '/b.csv', "
+    "'--quiet'])",
 }
 PROGRAM = """
 import resource, sys
@@ -45,14 +47,20 @@ def peak(way: str, clip: Path, folder: Path, nobody: bool) -> float:
     """In MiB."""
     program = PROGRAM.format(way=WAYS[way], aligner="Nobody()" if nobody else "'mtcnn'")
     command = [sys.executable, "-c", program, str(clip), str(folder)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return float(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, nargs=2, default=(1.0, 30.0))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--nobody", action="store_true", help="look for no faces; not with `pyfau detect`")
+    parser.add_argument(
+        "--nobody", action="store_true", help="look for no faces; not with `pyfau detect`"
+    )
     args = parser.parse_args()
     use_cores(1)
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
@@ -63,7 +71,10 @@ def main() -> None:
             started = time.monotonic()
             short, long = (peak(way, looped, folder, args.nobody) for looped in clips)
             minutes = " and ".join(f"{m:g}" for m in args.minutes)
-            print(f"{way}: {minutes} minutes: {short:.0f} and {long:.0f}, {long - short:+.0f}", flush=True)
+            print(
+                f"{way}: {minutes} minutes: {short:.0f} and {long:.0f}, {long - short:+.0f}",
+                flush=True,
+            )
             print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
 
 

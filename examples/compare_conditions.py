@@ -1,6 +1,7 @@
 """Compare two conditions within people, from recordings named PERSON-CONDITION.mp4.
 
-The unit is the person: frames of one person are alike, and a test over frames would find differences in anything.
+The person is the unit of analysis. The frames of one person are alike, and a test over frames
+finds "significant" differences in anything.
 
 python examples/compare_conditions.py recordings/ film rest
 """
@@ -18,20 +19,34 @@ from pyfau import AUDetector
 
 
 def shares(folder: Path) -> pd.DataFrame:
-    """For each person and condition, the share of frames with a face in which each AU is active."""
+    """Compute how often each AU is active, for each person and condition.
+
+    Returns:
+        One row per recording: person, condition, number of frames, share of frames with a face,
+        and for each AU the share of the frames with a face in which it is active.
+    """
     detector = AUDetector(max_faces=1)
     lines = []
     for path in sorted(folder.glob("*-*.mp4")):
         person, condition = path.stem.rsplit("-", 1)
         frames = detector.detect_video(path).to_dataframe()
         rows = frames[frames.success == 1]
-        line = {"person": person, "condition": condition, "frames": len(frames), "face": frames.success.mean()}
+        line = {
+            "person": person,
+            "condition": condition,
+            "frames": len(frames),
+            "face": frames.success.mean(),
+        }
         lines.append(line | {au: rows[f"{au}_c"].mean() for au in detector.aus})
     return pd.DataFrame(lines)
 
 
 def compare(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Mean difference, effect size and p of each AU, over the people who have both conditions."""
+    """Compare two conditions over the people who have both.
+
+    Returns:
+        One row per AU: number of people, mean difference, Cohen's d, p, and p corrected by Holm.
+    """
     aus = [name for name in table.columns if name.startswith("AU")]
     means = table.groupby(["person", "condition"])[aus].mean().unstack("condition")
     lines = []
@@ -39,14 +54,20 @@ def compare(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
         pair = means[au][[first, second]].dropna()
         difference = (pair[first] - pair[second]).to_numpy(float)
         spread = difference.std(ddof=1)
-        # If the conditions did not matter, every person's difference could as well have the other sign.
+        # If the condition has no effect, each person's difference may have either sign.
         test = permutation_test(
-            (difference,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
+            (difference,),
+            np.mean,
+            permutation_type="samples",
+            n_resamples=9999,
+            rng=np.random.default_rng(0),
         )
         effect = difference.mean() / spread if spread > 0 else np.nan
         lines.append((au, len(difference), difference.mean(), effect, test.pvalue))
-    result = pd.DataFrame(lines, columns=["AU", "people", "difference", "cohens_d", "p"]).set_index("AU")
-    order = result.p.sort_values()  # Holm: the k-th smallest of n is multiplied by n - k + 1
+    result = pd.DataFrame(lines, columns=["AU", "people", "difference", "cohens_d", "p"]).set_index(
+        "AU"
+    )
+    order = result.p.sort_values()  # Holm: multiply the k-th smallest of n by n - k + 1
     result["p_holm"] = (order * np.arange(len(order), 0, -1)).cummax().clip(upper=1)
     return result
 
@@ -60,7 +81,9 @@ def main(folder: Path, first: str, second: str) -> None:
     wanted = table[table.condition.isin([first, second]) & (table.face > 0)]
     complete = wanted.groupby("person").condition.nunique() == 2
     if complete.sum() < 2:
-        raise SystemExit(f"{complete.sum()} people have both {first} and {second}: at least 2 are needed")
+        raise SystemExit(
+            f"{complete.sum()} people have both {first} and {second}: at least 2 are needed"
+        )
     print("share of frames with a face, by condition:")
     print(wanted.groupby("condition").face.mean().to_string(float_format="%.2f"))
     result = compare(wanted, first, second)

@@ -1,6 +1,7 @@
-"""Score every recording of a folder, one table each, and one line of figures for each face of each recording.
+"""Score every recording of a folder.
 
-The figures are those of `AUResult.summary`.
+It writes one table per recording, and one table of features with a row per recording and face. The
+features are those of `AUResult.summary`.
 
 python examples/score_folder.py recordings/ scores/
 """
@@ -24,11 +25,11 @@ def main(folder: Path, out: Path) -> None:
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEOS):
         table = out / f"{path.name}.csv"
         try:
-            if is_complete(table, detector.settings()):  # by an earlier run, with the same settings
+            if is_complete(table, detector.settings()):  # made before, same settings
                 result = read_result(table)
             else:
                 result = detector.detect_video(path, save=table)
-        except PyfauError as error:  # damaged, or no video: the others go on
+        except PyfauError as error:  # damaged or not a video: continue with the others
             print(f"skipped: {error}")
             continue
         parts[path.name] = result.summary()
@@ -43,7 +44,7 @@ def main(folder: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of videos")
+    parser.add_argument("folder", type=Path, help="folder with videos")
     parser.add_argument("out", type=Path, help="folder for the tables and summary.csv")
     args = parser.parse_args()
     main(args.folder, args.out)

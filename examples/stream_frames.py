@@ -20,10 +20,12 @@ def main(video: str) -> None:
         ok, bgr = capture.read()
         if not ok:
             break
-        rows += stream.push(bgr[..., ::-1])  # rows that became final: of the frame 7 frames ago
+        rows += stream.push(bgr[..., ::-1])  # rows that are final now: 7 frames late
     rows += stream.flush()
     for row in rows[::10]:
-        text = f"smile {row['AU12']:.2f}, eyes closed {row['AU43']:.2f}" if row.success else "no face"
+        text = (
+            f"smile {row['AU12']:.2f}, eyes closed {row['AU43']:.2f}" if row.success else "no face"
+        )
         print(f"{row.time_s:6.2f} s  {text}")
 
 

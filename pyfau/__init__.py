@@ -1,17 +1,16 @@
-"""pyfau: facial action units from pictures and video.
+"""pyfau: facial action units from images and video.
 
     from pyfau import AUDetector
     result = AUDetector().detect_video("clip.mp4")
 
-The public names are loaded when they are first used: importing pyfau imports neither torch nor OpenCV.
+The public names are loaded when they are first used: `import pyfau` loads neither torch nor
+OpenCV.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-__version__ = "0.1.0"
 
 from pyfau.errors import (
     ConfigError,
@@ -23,27 +22,29 @@ from pyfau.errors import (
     PyfauError,
     WeightsError,
 )
+from pyfau.version import __version__
 
 if TYPE_CHECKING:
+    from pyfau.analysis.baseline import Baseline
     from pyfau.aus import AU_NAMES
-    from pyfau.baseline import Baseline
-    from pyfau.detector import AUDetector, AUStream
-    from pyfau.overlay import draw_overlay
+    from pyfau.detector import AUDetector
+    from pyfau.overlay.drawing import draw_overlay
+    from pyfau.pipeline import AUStream
     from pyfau.result import AUResult, read_result
     from pyfau.types import AURow, Face, Frame
     from pyfau.weights.store import load_model
 
 _LAZY = {
     "AUDetector": "pyfau.detector",
-    "AUStream": "pyfau.detector",
+    "AUStream": "pyfau.pipeline",
     "AUResult": "pyfau.result",
     "read_result": "pyfau.result",
-    "Baseline": "pyfau.baseline",
+    "Baseline": "pyfau.analysis.baseline",
     "AURow": "pyfau.types",
     "Face": "pyfau.types",
     "Frame": "pyfau.types",
     "AU_NAMES": "pyfau.aus",
-    "draw_overlay": "pyfau.overlay",
+    "draw_overlay": "pyfau.overlay.drawing",
     "load_model": "pyfau.weights.store",
 }
 

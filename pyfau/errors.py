@@ -5,29 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyfau.result import AUResult
+    from pyfau.types import RowSequence
 
 
 class PyfauError(Exception):
     """Base class of all errors that pyfau raises on purpose.
 
     Attributes:
-        partial_result: The rows that were computed before an input failed; None where there were none to keep.
+        partial_result: The rows that were computed before an input failed, an `AUResult`; None if
+            there were no rows.
     """
 
-    partial_result: AUResult | None = None
+    partial_result: RowSequence | None = None
 
 
 class InputError(PyfauError, ValueError):
-    """A picture, frame or array is not what was expected (dtype, shape, range, contents)."""
+    """An image, frame or array is not what was expected (dtype, shape, range, contents)."""
 
 
 class MediaError(InputError):
-    """A media file or camera is missing, empty, unreadable, or holds no pictures."""
+    """A media file or camera is missing, empty or unreadable, or contains no images."""
 
 
 class OptionError(PyfauError, ValueError):
-    """An option was given a value that it does not take."""
+    """The value of an option is not allowed."""
 
 
 class DeviceError(OptionError):

@@ -13,13 +13,23 @@ from selenium import webdriver
 
 # Without these, Chromium looks for updates and hosts of its maker.
 QUIET = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--mute-audio",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
 
 
 @contextmanager
-def chromium(profile: Path, *arguments: str, size: tuple[int, int] = (1280, 900)) -> Iterator[webdriver.Chrome]:
+def chromium(
+    profile: Path, *arguments: str, size: tuple[int, int] = (1280, 900)
+) -> Iterator[webdriver.Chrome]:
     """Chromium with an empty profile; skips the test, loudly, where Chromium is not installed.
 
     Args:
@@ -27,14 +37,22 @@ def chromium(profile: Path, *arguments: str, size: tuple[int, int] = (1280, 900)
         arguments: Further switches, such as `--use-file-for-fake-video-capture=...`.
         size: Of the window, in pixels.
     """
-    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    binary, driver = (
+        shutil.which("chromium") or shutil.which("google-chrome"),
+        shutil.which("chromedriver"),
+    )
     if binary is None or driver is None:
         if os.environ.get("PYFAU_REQUIRE_BROWSER"):
             pytest.fail("Chromium or ChromeDriver is missing, and PYFAU_REQUIRE_BROWSER is set")
         pytest.skip("needs Chromium and ChromeDriver (Debian: chromium, chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for argument in (*QUIET, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", *arguments):
+    for argument in (
+        *QUIET,
+        f"--user-data-dir={profile}",
+        f"--window-size={size[0]},{size[1]}",
+        *arguments,
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
@@ -47,4 +65,8 @@ def chromium(profile: Path, *arguments: str, size: tuple[int, int] = (1280, 900)
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
     """What the pages wrote to the console since the last call, warnings and errors only."""
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
+    return [
+        entry["message"]
+        for entry in browser.get_log("browser")
+        if entry["level"] in ("WARNING", "SEVERE")
+    ]

@@ -9,9 +9,11 @@ import pytest
 if TYPE_CHECKING:
     import numpy as np
 
-# Here and in the processes that tests start: several threads on busy cores wait for each other most of the time.
+# Here and in the processes that tests start: several threads on busy cores wait for each other most
+# of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+DATA = Path(__file__).resolve().parent / "data"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -50,16 +52,25 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of reference numbers, clips and models beside the checkout."""
-    if not SHARED.is_dir():
-        if os.environ.get("PYFAU_REQUIRE_SHARED"):
-            pytest.fail(f"{SHARED} is missing, and PYFAU_REQUIRE_SHARED is set")
-        pytest.skip(f"{SHARED} is missing: the tests on real media and parity numbers cannot run")
-    return SHARED
+def media() -> Path:
+    """The folder of real clips and images."""
+    return DATA / "media"
 
 
 @pytest.fixture(scope="session")
-def media(shared: Path) -> Path:
-    """Real clips and pictures."""
-    return shared / "media"
+def parity() -> Path:
+    """The folder of stored outputs of the official MDHR code."""
+    return DATA / "parity"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the training data and MediaPipe's model, which are too large for the
+    repository.
+    """
+    if not SHARED.is_dir():
+        pytest.skip(
+            f"TRAINING DATA ARE MISSING: without {SHARED}, nothing is tried on them or with "
+            "MediaPipe's model"
+        )
+    return SHARED

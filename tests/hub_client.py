@@ -1,4 +1,4 @@
-"""What a fresh process asks of the Hub: its client reads the environment when it is imported, so each has its own."""
+"""Requests to the Hub in a fresh process: its client reads the environment when it is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 from pyfau import AUDetector, WeightsError, load_model
 from pyfau.cli import main
-from pyfau.weights import manifest
+from pyfau.errors import OptionError
+from pyfau.weights import manifest, transfer
 
 Job = tuple[list[Any], dict[str, Any] | None]
 
@@ -28,7 +29,7 @@ def answer(kind: str, *arguments: Any) -> dict[str, Any]:
     load: Any = {"load": load_model, "detect": AUDetector}[kind]
     try:
         made = load(name, **options)
-    except WeightsError as error:
+    except (WeightsError, OptionError) as error:
         return {"error": str(error)}
     return {"sum": float(getattr(made, "model", made).classifier.double().sum())}
 
@@ -36,6 +37,7 @@ def answer(kind: str, *arguments: Any) -> dict[str, Any]:
 def answer_all(job: Job) -> list[dict[str, Any]]:
     """Answers to the requests, with a manifest of these models if any are given."""
     requests, models = job
+    transfer.GRACE_S = float(os.environ.get("TEST_GRACE_S", transfer.GRACE_S))
     if models is not None:
         text = json.dumps({"format": 1, "models": models})
         manifest._manifest_text = lambda: text
@@ -43,7 +45,7 @@ def answer_all(job: Job) -> list[dict[str, Any]]:
 
 
 def run(job: Job, environment: dict[str, str], answers: Connection, errors: Path) -> None:
-    """In a process forked from one in which torch is imported already, and the Hub's client is not."""
+    """In a process forked from one that has imported torch, and not the Hub's client."""
     assert "huggingface_hub" not in sys.modules
     os.environ.clear()
     os.environ.update(environment)

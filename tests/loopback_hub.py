@@ -1,4 +1,6 @@
-"""A Hugging Face Hub on loopback: as much of its protocol as the real client asks for, and misfortunes on demand."""
+"""A Hugging Face Hub on loopback: the part of its protocol that the real client uses, and
+misfortunes on demand.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ class Repo:
     Attributes:
         commits: Files by commit, oldest first; the last is the main branch.
         tags: Commits by name.
-        trouble: Called with a request's handler and file name before it is answered; True if it did that itself.
-        send: Called instead of writing a file's data: with the handler, the data, and the offset they begin at.
+        trouble: Called with a request's handler and file name before it is answered; True if it did
+            that itself.
+        send: Called instead of writing a file's data: with the handler, the data, and the offset
+            they begin at.
     """
 
     commits: dict[str, Files]
@@ -58,6 +62,8 @@ class Hub:
         sent: Repository and name of the files that it began to send.
         ranges: The parts of them that were asked for.
         leaks: Where the other host, of the large files, was shown a token.
+        upload_trouble: Called with the handler and path of a request of an upload before it is
+            answered; True if it did that itself.
     """
 
     def __init__(self) -> None:
@@ -67,10 +73,14 @@ class Hub:
         self.ranges: list[str | None] = []
         self.leaks: list[str] = []
         self.uploads: dict[str, bytes] = {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.upload_trouble: Callable[[Any, str], bool] | None = None
+        self.server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})
+        )
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.elsewhere = self.url.replace("127.0.0.1", "localhost")  # large files are on another host
+        # Large files are on another host.
+        self.elsewhere = self.url.replace("127.0.0.1", "localhost")
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
 
@@ -123,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             return self.refuse(404, "EntryNotFound", "Entry not found")
         large = match[4].endswith(".safetensors")
-        if large and not match[1]:  # as the Hub does with files in LFS: elsewhere, with the facts here
+        # As the Hub does with files in LFS: elsewhere, with the facts here.
+        if large and not match[1]:
             return self.answer(
                 302,
                 headers={
@@ -147,9 +158,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
         if body:
-            (repo.send if repo.send and large else lambda handler, data, start: handler.wfile.write(data))(
-                self, data[start:], start
-            )
+            (
+                repo.send
+                if repo.send and large
+                else lambda handler, data, start: handler.wfile.write(data)
+            )(self, data[start:], start)
         return None
 
     def do_POST(self) -> None:
@@ -157,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = b"".join(iter(self.chunk, b""))
         self.hub.asked.append(f"POST {self.path}")
+        if self.hub.upload_trouble is not None and self.hub.upload_trouble(self, self.path):
+            return None
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.refuse(401, "", "Invalid credentials in Authorization header")
         repos = self.hub.repos
@@ -165,7 +180,11 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}"
             if name in repos:
                 return self.answer(
-                    409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}
+                    409,
+                    {
+                        "error": "You already created this model repo",
+                        "url": f"{self.hub.url}/{name}",
+                    },
                 )
             repos[name] = Repo({})
             return self.answer(200, {"url": f"{self.hub.url}/{name}"})
@@ -174,10 +193,17 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path):
             if match[1] not in repos:
                 return self.refuse(404, "RepoNotFound", "Repository not found")
-            return self.preupload(body) if match[2] == "preupload" else self.take_commit(match[1], body)
+            return (
+                self.preupload(body)
+                if match[2] == "preupload"
+                else self.take_commit(match[1], body)
+            )
         if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self.path):
             objects = [
-                {**wanted, "actions": {"upload": {"href": f"{self.hub.url}/upload/{wanted['oid']}"}}}
+                {
+                    **wanted,
+                    "actions": {"upload": {"href": f"{self.hub.url}/upload/{wanted['oid']}"}},
+                }
                 for wanted in json.loads(body)["objects"]
             ]
             return self.answer(200, {"transfer": "basic", "objects": objects})
@@ -208,11 +234,20 @@ class _Handler(BaseHTTPRequestHandler):
                 files[row["value"]["path"]] = data
         commit = commit_of(files)
         repo.commits[commit] = files
-        self.answer(200, {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{name}/commit/{commit}"})
+        self.answer(
+            200,
+            {
+                "success": True,
+                "commitOid": commit,
+                "commitUrl": f"{self.hub.url}/{name}/commit/{commit}",
+            },
+        )
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         self.hub.asked.append(f"PUT {self.path}")
+        if self.hub.upload_trouble is not None and self.hub.upload_trouble(self, self.path):
+            return None
         oid = self.path.removeprefix("/upload/")
         if hashlib.sha256(data).hexdigest() != oid:
             return self.refuse(400, "", "the data are not those announced")
@@ -227,7 +262,9 @@ class _Handler(BaseHTTPRequestHandler):
     def refuse(self, status: int, code: str, message: str, **headers: str) -> None:
         self.answer(status, headers={"X-Error-Code": code, "X-Error-Message": message, **headers})
 
-    def answer(self, status: int, content: Any = None, headers: dict[str, str] | None = None) -> None:
+    def answer(
+        self, status: int, content: Any = None, headers: dict[str, str] | None = None
+    ) -> None:
         data = b"" if content is None else json.dumps(content).encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -297,7 +334,9 @@ def damage(times: int) -> Callable[[Any, bytes, int], None]:
     return send
 
 
-def refused(status: int, code: str, message: str, times: int = 1 << 30, **headers: str) -> Callable[[Any, str], bool]:
+def refused(
+    status: int, code: str, message: str, times: int = 1 << 30, **headers: str
+) -> Callable[[Any, str], bool]:
     """An error instead of an answer."""
 
     count = itertools.count()
@@ -313,7 +352,9 @@ def refused(status: int, code: str, message: str, times: int = 1 << 30, **header
 
 def members_only(handler: Any, name: str) -> bool:
     """A private repository: for others it does not exist."""
-    if handler.headers.get("Authorization") == f"Bearer {TOKEN}" or handler.path.startswith("/cdn/"):
+    if handler.headers.get("Authorization") == f"Bearer {TOKEN}" or handler.path.startswith(
+        "/cdn/"
+    ):
         return False
     handler.refuse(401, "RepoNotFound", "Repository not found")
     return True

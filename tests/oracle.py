@@ -1,8 +1,8 @@
 """What pyfau's network is held to.
 
-Weights and inputs of the parity cases, by the rules of ../shared/reference/mdhr/README.md, and `PaperNetwork`, which
-computes what the paper's code computes in the way it does: what the fast paths are compared with, in tests for their
-answers and in benchmarks/ for their time.
+Weights and inputs of the parity cases: the official code computed the outputs in tests/data/parity
+from the same ones. `PaperNetwork` computes what the paper's code computes, in the way of that code.
+The fast paths are compared with it: their answers in the tests, their time in benchmarks/.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pyfau.models.mdhr import MDHR
 
+KEYS = Path(__file__).resolve().parent / "data/parity/official_state_dict_keys.json"
 CASES = ((0, 0, 2, 16), (1, 1, 1, 24), (2, 2, 1, 16), (3, 3, 1, 11))  # salt, seed, B, T
 
 
@@ -55,18 +56,20 @@ def frames(seed: int, batch: int, length: int) -> torch.Tensor:
     times = np.linspace(0, steps - 1.001, length)
     low = np.floor(times).astype(int)
     weight = (times - low).astype(np.float32)[None, :, None, None, None]
-    picture = (1 - weight) * coarse[:, low] + weight * coarse[:, low + 1]
+    image = (1 - weight) * coarse[:, low] + weight * coarse[:, low + 1]
     gain = rng.uniform(0.1, 3.0, (batch, length, 1, 1, 1)).astype(np.float32)
     offset = rng.uniform(-2, 2, (batch, length, 3, 1, 1)).astype(np.float32)
-    x = gain * picture + offset
+    x = gain * image + offset
     return torch.from_numpy(x.repeat(16, axis=3).repeat(16, axis=4))
 
 
 def random_model(network: str, keys: Path | None = None, salt: int = 0) -> MDHR:
-    """One of the paper's networks with the random weights of the parity rule, unfolded, in eval mode."""
-    from pyfau.weights.convert import from_official, recognise
+    """One of the paper's networks with the random weights of the parity rule, unfolded, in eval
+    mode.
+    """
+    from pyfau.weights.official import from_official, recognise
 
-    keys = keys or Path(__file__).resolve().parents[2] / "shared/reference/mdhr/official_state_dict_keys.json"
+    keys = keys or KEYS
     state = official_state(keys, network, salt)
     config = recognise(state)
     assert config is not None
@@ -88,8 +91,9 @@ def _block(x: Tensor, block: Any, rows: slice = slice(None)) -> Tensor:
 
 
 class PaperNetwork(nn.Module):
-    """The paper's network on whole clips, eager, contiguous, its batch norms apart, and each frame's difference
-    convolved whenever a clip holds it; one layer an action unit, as the paper's code has it.
+    """The paper's network on whole clips, eager, contiguous, its batch norms apart, and each
+    frame's difference convolved whenever a clip holds it; one layer an action unit, as the paper's
+    code has it.
 
     Args:
         model: Where the weights come from; not changed.
@@ -100,7 +104,9 @@ class PaperNetwork(nn.Module):
         self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, T, 3, S, S) -> scores (B, T, N) and region logits (B, T, 2^n), as `MDHR.relate_regions` gives them."""
+        """(B, T, 3, S, S) -> scores (B, T, N) and region logits (B, T, 2^n), as
+        `MDHR.relate_regions` gives them.
+        """
         model = self.model
         config, (batch, length) = model.config, x.shape[:2]
         scales, static = model.backbone(x.flatten(0, 1).contiguous())
@@ -111,17 +117,29 @@ class PaperNetwork(nn.Module):
         series = []
         for k in range(len(config.aus)):
             kernel = temporal.weight[:, k].T[:, None]
-            y = F.conv1d(units[:, :, k].transpose(1, 2), kernel, temporal.bias[k], padding=2, groups=config.width)
+            y = F.conv1d(
+                units[:, :, k].transpose(1, 2),
+                kernel,
+                temporal.bias[k],
+                padding=2,
+                groups=config.width,
+            )
             series.append(y.transpose(1, 2))
         y = F.relu(_norm(torch.stack(series, dim=2).flatten(0, 1), temporal.norm))
         if config.head == "logistic":
-            scores = torch.sigmoid(torch.einsum("fnd,nd->fn", y, model.classifier) + model.classifier_bias)
+            scores = torch.sigmoid(
+                torch.einsum("fnd,nd->fn", y, model.classifier) + model.classifier_bias
+            )
         else:
-            scores = (F.normalize(y, dim=-1) * F.normalize(F.relu(model.classifier), dim=-1)).sum(-1)
+            scores = (F.normalize(y, dim=-1) * F.normalize(F.relu(model.classifier), dim=-1)).sum(
+                -1
+            )
         if config.calibration:
             slope, offset = torch.tensor(config.calibration).T
             scores = 1 / (1 + (1 / scores - 1) ** slope * torch.exp(-offset))
-        return scores.unflatten(0, (batch, length)), [part.unflatten(0, (batch, length)) for part in logits]
+        return scores.unflatten(0, (batch, length)), [
+            part.unflatten(0, (batch, length)) for part in logits
+        ]
 
     def dynamics(self, scales: list[Tensor], batch: int, length: int) -> Tensor:
         mfd, pooled = self.model.dynamics, []
@@ -130,14 +148,18 @@ class PaperNetwork(nn.Module):
             change = (frames[:, 1:] - frames[:, :-1]).flatten(0, 1)
             y = F.conv2d(change, projection.weight, projection.bias, stride=projection.kernel)
             y = F.relu(_norm(y, norm)).unflatten(0, (batch, length - 1))
-            y = F.avg_pool1d(y.permute(0, 2, 3, 4, 1).flatten(0, 3)[:, None], 10, stride=1, padding=5)
+            y = F.avg_pool1d(
+                y.permute(0, 2, 3, 4, 1).flatten(0, 3)[:, None], 10, stride=1, padding=5
+            )
             shape = (batch, -1, 7, 7, length)
             pooled.append(y.view(shape).permute(0, 4, 1, 2, 3).flatten(0, 1))
         hints = []
         for y, block in zip(pooled, mfd.weight_blocks, strict=True):
             hint = F.conv2d(y, block.linear.weight[:, :, None, None], block.linear.bias)
             hints.append(F.relu(_norm(hint, block.norm)))
-        weights = F.conv2d(torch.cat(hints, 1), mfd.weight.weight[:, :, None, None], mfd.weight.bias).softmax(1)
+        weights = F.conv2d(
+            torch.cat(hints, 1), mfd.weight.weight[:, :, None, None], mfd.weight.bias
+        ).softmax(1)
         mixed = sum(weights[:, i : i + 1] * y for i, y in enumerate(pooled))
         y = F.conv2d(mixed, mfd.output.linear.weight[:, :, None, None], mfd.output.linear.bias)
         return F.relu(_norm(y.flatten(2), mfd.output.norm)).transpose(1, 2)
@@ -165,6 +187,8 @@ class PaperNetwork(nn.Module):
         groups = torch.tensor([group[au] for au in config.aus])
         edges = (groups[:, None] != groups[None]) * active[:, None] + torch.eye(len(groups))
         h = crm.linear(units)
-        score = F.leaky_relu((h * crm.receiver).sum(-1)[:, :, None] + (h * crm.neighbour).sum(-1)[:, None], 0.2)
+        score = F.leaky_relu(
+            (h * crm.receiver).sum(-1)[:, :, None] + (h * crm.neighbour).sum(-1)[:, None], 0.2
+        )
         attention = score.masked_fill(edges < 0.1, -torch.inf).softmax(-1)
         return F.elu(attention @ h + units + crm.bias)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from made import write_clip
 from PIL import Image
 
 from pyfau import AUDetector, AUResult, AURow
@@ -40,7 +41,9 @@ def blank() -> np.ndarray:
 
 
 def check(rows: Iterable[AURow], frames: Sequence[int] | None = None) -> list[AURow]:
-    """Every row is a face with scores or the note that there is none, in order, and every frame is there."""
+    """Every row is a face with scores or the note that there is none, in order, and every frame is
+    there.
+    """
     rows = list(rows)
     seen: dict[int, list[AURow]] = {}
     for row in rows:
@@ -74,19 +77,6 @@ def successes(rows: Iterable[AURow]) -> list[int]:
 
 def ids(rows: Iterable[AURow]) -> set[int | None]:
     return {row.face_id for row in rows if row.success}
-
-
-def write_video(path: Path, frames: Iterable[np.ndarray], codec: str = "mp4v") -> Path:
-    writer = None
-    for frame in frames:
-        if writer is None:
-            size = (frame.shape[1], frame.shape[0])
-            writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25.0, size)
-            assert writer.isOpened()
-        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
-    assert writer is not None
-    writer.release()
-    return path
 
 
 def jpeg(rgb: np.ndarray) -> bytes:
@@ -132,8 +122,12 @@ def renamed_sound(folder: Path) -> Path:
 
 
 def without_index(folder: Path) -> Path:
-    """An .mp4 as a recorder leaves it that loses power: the table of frames, which comes last, is missing."""
-    path = write_video(folder / "cut.mp4", [np.full((48, 64, 3), 9 * k, np.uint8) for k in range(20)])
+    """An .mp4 as a recorder leaves it that loses power: the table of frames, which comes last, is
+    missing.
+    """
+    path = write_clip(
+        folder / "cut.mp4", [np.full((48, 64, 3), 9 * k, np.uint8) for k in range(20)]
+    )
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
@@ -173,15 +167,15 @@ def test_files_that_are_no_video(
     ("make", "reason"),
     [
         (missing, "no such file"),
-        (empty_folder, "no pictures or videos"),
+        (empty_folder, "no images or videos"),
         (zero_bytes, r"is empty \(0 bytes\)"),
-        (text, "not a picture"),
-        (noise, "not a picture"),
-        (sound, "not a picture"),
+        (text, "not an image"),
+        (noise, "not an image"),
+        (sound, "not an image"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_files_that_are_no_picture(
+def test_files_that_are_no_image(
     detector: AUDetector, tmp_path: Path, make: Callable[[Path], Path], reason: str
 ) -> None:
     path = make(tmp_path)
@@ -197,21 +191,27 @@ def test_files_that_are_no_picture(
         assert str(path) in str(caught.value)
 
 
-def test_nothing_is_left_behind_by_an_input_that_cannot_be_opened(detector: AUDetector, tmp_path: Path) -> None:
+def test_nothing_is_left_behind_by_an_input_that_cannot_be_opened(
+    detector: AUDetector, tmp_path: Path
+) -> None:
     path = text(tmp_path)
     with pytest.raises(MediaError):
         detector.detect_video(path, save=tmp_path / "out.csv", overlay=tmp_path / "overlay.mp4")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_truncated_video_gives_the_frames_that_are_left(detector: AUDetector, media: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_gives_the_frames_that_are_left(
+    detector: AUDetector, media: Path, tmp_path: Path
+) -> None:
     data = (media / "WolfgangLanger_Pexels.mp4").read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(data[: len(data) // 6])
     result = detector.detect_video(path, save=tmp_path / "cut.csv")
     assert 10 < len(result) < 400
     check(result, range(len(result)))
-    assert [w for w in result.warnings if "announces 472 frames" in w and f"holds {len(result)}" in w]
+    assert [
+        w for w in result.warnings if "announces 472 frames" in w and f"holds {len(result)}" in w
+    ]
     assert AUResult.read_csv(tmp_path / "cut.csv").warnings == result.warnings
     half = tmp_path / "half.mp4"
     data = (media / "single_face.mp4").read_bytes()
@@ -222,7 +222,7 @@ def test_a_truncated_video_gives_the_frames_that_are_left(detector: AUDetector, 
 
 
 def test_a_truncated_avi(detector: AUDetector, face: np.ndarray, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "cut.avi", [face] * 30, codec="MJPG")
+    path = write_clip(tmp_path / "cut.avi", [face] * 30, codec="MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     result = detector.detect_video(path)
     assert 10 <= len(result) < 30
@@ -251,13 +251,15 @@ def test_values_that_are_no_path(detector: AUDetector, entry: str, value: Any) -
 
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, [], {}, object(), b"x.png", [None], [3], [[]]])
-def test_values_that_are_no_pictures(detector: AUDetector, value: Any) -> None:
+def test_values_that_are_no_images(detector: AUDetector, value: Any) -> None:
     for entry in ("detect_images", "detect_image", "detect_frames"):
         with pytest.raises(InputError):
             getattr(detector, entry)(value)
 
 
-@pytest.mark.parametrize("entry", ["detect_video", "detect_image", "detect_images", "iter_video", "iter_frames"])
+@pytest.mark.parametrize(
+    "entry", ["detect_video", "detect_image", "detect_images", "iter_video", "iter_frames"]
+)
 def test_names_that_are_too_long(detector: AUDetector, entry: str) -> None:
     with pytest.raises(MediaError, match="n" * 300):
         getattr(detector, entry)("n" * 300 + ".png")
@@ -269,10 +271,12 @@ def test_names_with_zeros_inside(detector: AUDetector) -> None:
             getattr(detector, entry)("a\0b.png")
 
 
-# Pictures among others
+# Images among others
 
 
-def test_a_torn_picture_among_good_ones(detector: AUDetector, face: np.ndarray, tmp_path: Path) -> None:
+def test_a_torn_image_among_good_ones(
+    detector: AUDetector, face: np.ndarray, tmp_path: Path
+) -> None:
     folder = tmp_path / "walk"
     folder.mkdir()
     for k in range(4):
@@ -293,12 +297,14 @@ def test_a_torn_picture_among_good_ones(detector: AUDetector, face: np.ndarray, 
     assert stored.failures == result.failures
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(MediaError, match="no picture could be read") as caught:
+    with pytest.raises(MediaError, match="no image could be read") as caught:
         detector.detect_images(folder)
     assert str(folder / "0.jpg") in str(caught.value)
 
 
-def test_kinds_of_pictures_are_read_alike(detector: AUDetector, face: np.ndarray, tmp_path: Path) -> None:
+def test_kinds_of_images_are_read_alike(
+    detector: AUDetector, face: np.ndarray, tmp_path: Path
+) -> None:
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     opaque = np.dstack([face, np.full(face.shape[:2], 255, np.uint8)])
     hidden = np.dstack([face, np.zeros(face.shape[:2], np.uint8)])
@@ -318,24 +324,43 @@ def test_kinds_of_pictures_are_read_alike(detector: AUDetector, face: np.ndarray
         assert result[0].file == str(path)
         if result[0].success:
             scores[path.stem] = result.scores[0]
-    assert scores.keys() == {"plain", "opaque", "grey", "wide", "turned"}  # what is hidden shows no face
+    assert scores.keys() == {
+        "plain",
+        "opaque",
+        "grey",
+        "wide",
+        "turned",
+    }  # what is hidden shows no face
     for one, other in (("plain", "opaque"), ("plain", "turned"), ("grey", "wide")):
         assert np.allclose(scores[one], scores[other], atol=1e-6)
     assert np.abs(scores["plain"] - scores["grey"]).max() > 1e-4
-    for array, name in ((opaque, "plain"), (grey, "grey"), (wide, "grey"), (grey[:, :, None], "grey")):
+    for array, name in (
+        (opaque, "plain"),
+        (grey, "grey"),
+        (wide, "grey"),
+        (grey[:, :, None], "grey"),
+    ):
         assert np.allclose(detector.detect_image(array).scores[0], scores[name], atol=1e-6)
-    assert np.allclose(detector.detect_image(Image.fromarray(grey)).scores[0], scores["grey"], atol=1e-6)
-    assert np.allclose(detector.detect_image(face / np.float32(255)).scores[0], scores["plain"], atol=1e-6)
+    assert np.allclose(
+        detector.detect_image(Image.fromarray(grey)).scores[0], scores["grey"], atol=1e-6
+    )
+    assert np.allclose(
+        detector.detect_image(face / np.float32(255)).scores[0], scores["plain"], atol=1e-6
+    )
 
 
-def test_real_pictures(detector: AUDetector, media: Path) -> None:
+def test_real_images(detector: AUDetector, media: Path) -> None:
     assert len(successes(check(detector.detect_image(media / "multi_face.jpg"), [0]))) == 5
     assert len(successes(check(detector.detect_image(media / "single_face.jpg"), [0]))) == 1
     check(detector.detect_image(media / "Image_with_alpha.png"), [0])
-    rows = check(detector.detect_images(sorted(media.glob("*.[jp][pn]g")), independent=True), [0, 1, 2])
+    rows = check(
+        detector.detect_images(sorted(media.glob("*.[jp][pn]g")), independent=True), [0, 1, 2]
+    )
     assert {Path(row.file or "").name for row in rows} == {
-        "Image_with_alpha.png", "multi_face.jpg", "single_face.jpg",
-    }  # fmt: skip
+        "Image_with_alpha.png",
+        "multi_face.jpg",
+        "single_face.jpg",
+    }
     assert len(ids(rows)) == len(successes(rows))  # every face has an id of its own
 
 
@@ -351,7 +376,7 @@ BAD_ARRAYS = {
     "two channels": np.zeros((8, 8, 2), np.uint8),
     "channels first": np.zeros((3, 8, 8), np.uint8),
     "one row of numbers": np.zeros(8, np.uint8),
-    "several pictures": np.zeros((2, 8, 8, 3), np.uint8),
+    "several images": np.zeros((2, 8, 8, 3), np.uint8),
     "no rows": np.zeros((0, 8, 3), np.uint8),
     "no columns": np.zeros((8, 0, 3), np.uint8),
     "negative": np.full((8, 8, 3), -0.5),
@@ -361,16 +386,18 @@ BAD_ARRAYS = {
     "infinite": np.full((8, 8, 3), np.inf, np.float32),
     "ragged": [[1, 2], [3]],
     "None": None,
-    "a path": "picture.png",
+    "a path": "image.png",
     "a number": 5,
 }
 
 
 @pytest.mark.parametrize("name", BAD_ARRAYS)
-def test_arrays_that_are_no_picture(detector: AUDetector, face: np.ndarray, tmp_path: Path, name: str) -> None:
+def test_arrays_that_are_no_image(
+    detector: AUDetector, face: np.ndarray, tmp_path: Path, name: str
+) -> None:
     bad = BAD_ARRAYS[name]
     if not isinstance(bad, str):  # a path is right for detect_image
-        with pytest.raises(InputError, match=r"picture: .*got|expected .*got"):
+        with pytest.raises(InputError, match=r"image: .*got|expected .*got"):
             detector.detect_image(bad)
     with pytest.raises(InputError, match=r"^frame 2: .*got") as caught:
         detector.detect_frames([face, face, bad, face], save=tmp_path / "out.csv")
@@ -382,7 +409,7 @@ def test_arrays_that_are_no_picture(detector: AUDetector, face: np.ndarray, tmp_
     assert "incomplete" in " ".join(stored.warnings)
 
 
-def test_a_stream_goes_on_after_what_is_no_picture(detector: AUDetector, face: np.ndarray) -> None:
+def test_a_stream_goes_on_after_what_is_no_image(detector: AUDetector, face: np.ndarray) -> None:
     frames = [np.roll(face, 2 * k, axis=1) for k in range(12)]
 
     def run(disturbed: bool) -> list[AURow]:
@@ -412,7 +439,9 @@ def test_a_stream_without_frames(detector: AUDetector) -> None:
             detector.stream(fps=fps)
 
 
-def test_a_generator_that_fails_keeps_its_own_error(detector: AUDetector, face: np.ndarray, tmp_path: Path) -> None:
+def test_a_generator_that_fails_keeps_its_own_error(
+    detector: AUDetector, face: np.ndarray, tmp_path: Path
+) -> None:
     def frames() -> Iterator[np.ndarray]:
         yield face
         raise ConnectionError("the other end is gone")
@@ -425,13 +454,15 @@ def test_a_generator_that_fails_keeps_its_own_error(detector: AUDetector, face: 
 # Frames of changing size
 
 
-def test_pictures_of_another_size_are_another_scene(detector: AUDetector, face: np.ndarray, tmp_path: Path) -> None:
+def test_images_of_another_size_are_another_scene(
+    detector: AUDetector, face: np.ndarray, tmp_path: Path
+) -> None:
     small = cv2.resize(face, (200, 150), interpolation=cv2.INTER_AREA)
     sequence = [face] * 4 + [small] * 3 + [face] * 2
     rows = check(detector.detect_frames(sequence), range(9))
     assert [row.face_id for row in rows] == [0] * 4 + [1] * 3 + [2] * 2
-    for k, picture in enumerate(sequence):
-        Image.fromarray(picture).save(tmp_path / f"{k}.png")
+    for k, image in enumerate(sequence):
+        Image.fromarray(image).save(tmp_path / f"{k}.png")
     result = detector.detect_images(tmp_path, overlay=tmp_path / "out" / "overlay.mp4")
     for row, other in zip(check(result, range(9)), rows, strict=True):
         assert np.allclose(row.scores, other.scores, atol=1e-6)
@@ -439,10 +470,12 @@ def test_pictures_of_another_size_are_another_scene(detector: AUDetector, face: 
         assert [frame.rgb.shape for frame in drawn] == [face.shape] * 9
 
 
-def test_a_video_whose_frames_change_size(detector: AUDetector, face: np.ndarray, tmp_path: Path) -> None:
+def test_a_video_whose_frames_change_size(
+    detector: AUDetector, face: np.ndarray, tmp_path: Path
+) -> None:
     small = cv2.resize(face, (200, 150), interpolation=cv2.INTER_AREA)
-    path = tmp_path / "changing.mjpeg"  # pictures one after the other, which FFmpeg reads as video
-    path.write_bytes(b"".join(jpeg(picture) for picture in [face] * 5 + [small] * 4))
+    path = tmp_path / "changing.mjpeg"  # images one after the other, which FFmpeg reads as video
+    path.write_bytes(b"".join(jpeg(image) for image in [face] * 5 + [small] * 4))
     rows = check(detector.detect_video(path), range(9))
     assert successes(rows) == list(range(9))
 
@@ -450,28 +483,35 @@ def test_a_video_whose_frames_change_size(detector: AUDetector, face: np.ndarray
 # Sizes
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (2, 3), (13, 19), (11, 500), (20, 20)])
-def test_tiny_pictures_are_frames_without_a_face(detector: AUDetector, shape: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    for result in (detector.detect_image(picture), detector.detect_frames([picture])):
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 4000), (4000, 1), (2, 3), (13, 19), (11, 500), (20, 20)]
+)
+def test_tiny_images_are_frames_without_a_face(
+    detector: AUDetector, shape: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for result in (detector.detect_image(image), detector.detect_frames([image])):
         assert len(result) == 1
         assert not check(result, [0])[0].success
-    assert not check(detector.detect_frames([picture] * 20), range(20))[19].success
+    assert not check(detector.detect_frames([image] * 20), range(20))[19].success
 
 
-def test_tiny_pictures_in_files(detector: AUDetector, tmp_path: Path) -> None:
+def test_tiny_images_in_files(detector: AUDetector, tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "a.bmp"):
         Image.new("RGB", (1, 1), (200, 10, 10)).save(tmp_path / name)
-    rows = check(detector.detect_images(tmp_path, save=tmp_path / "a.csv", overlay=tmp_path / "a.mp4"), [0, 1, 2])
+    rows = check(
+        detector.detect_images(tmp_path, save=tmp_path / "a.csv", overlay=tmp_path / "a.mp4"),
+        [0, 1, 2],
+    )
     assert successes(rows) == []
 
 
-def test_an_8k_picture(detector: AUDetector, face: np.ndarray) -> None:
-    picture = np.full((4320, 7680, 3), 90, np.uint8)
-    assert not check(detector.detect_image(picture), [0])[0].success
+def test_an_8k_image(detector: AUDetector, face: np.ndarray) -> None:
+    image = np.full((4320, 7680, 3), 90, np.uint8)
+    assert not check(detector.detect_image(image), [0])[0].success
     near = cv2.resize(face, (2560, 1920), interpolation=cv2.INTER_LINEAR)
-    picture[1200:3120, 4000:6560] = near
-    rows = check(detector.detect_image(picture), [0])
+    image[1200:3120, 4000:6560] = near
+    rows = check(detector.detect_image(image), [0])
     assert len(successes(rows)) == 1
     x1, y1, x2, y2 = rows[0].box_xyxy
     assert 4000 < x1 < x2 < 6560
@@ -484,7 +524,9 @@ def test_an_8k_picture(detector: AUDetector, face: np.ndarray) -> None:
 
 
 def test_no_face_anywhere(detector: AUDetector, blank: np.ndarray, tmp_path: Path) -> None:
-    result = detector.detect_frames([blank] * 40, fps=20, save=tmp_path / "out.csv", overlay=tmp_path / "out.mp4")
+    result = detector.detect_frames(
+        [blank] * 40, fps=20, save=tmp_path / "out.csv", overlay=tmp_path / "out.mp4"
+    )
     assert successes(check(result, range(40))) == []
     assert ids(result) == set()
     assert result.strongest(3) == []
@@ -498,9 +540,14 @@ def test_no_face_anywhere(detector: AUDetector, blank: np.ndarray, tmp_path: Pat
 
 @pytest.mark.parametrize("window", ["continuous", "clips"])
 @pytest.mark.parametrize(("before", "after"), [(10, 30), (0, 5), (5, 0), (0, 0)])
-def test_one_face_for_three_frames(face: np.ndarray, blank: np.ndarray, before: int, after: int, window: str) -> None:
+def test_one_face_for_three_frames(
+    face: np.ndarray, blank: np.ndarray, before: int, after: int, window: str
+) -> None:
     detector = AUDetector(device="cpu", window=window, batch_size=4)
-    rows = check(detector.detect_frames([blank] * before + [face] * 3 + [blank] * after), range(before + 3 + after))
+    rows = check(
+        detector.detect_frames([blank] * before + [face] * 3 + [blank] * after),
+        range(before + 3 + after),
+    )
     assert successes(rows) == [before, before + 1, before + 2]
     assert len(ids(rows)) == 1
     alone = detector.detect_frames([face] * 3)
@@ -509,15 +556,19 @@ def test_one_face_for_three_frames(face: np.ndarray, blank: np.ndarray, before: 
         assert np.abs(row.scores - own.scores).max() <= 1e-5
 
 
-def frames_of(path: Path, start: int, stop: int, size: tuple[int, int] | None = None) -> list[np.ndarray]:
-    pictures = []
+def frames_of(
+    path: Path, start: int, stop: int, size: tuple[int, int] | None = None
+) -> list[np.ndarray]:
+    images = []
     with read_video(path) as reader:
         for frame in reader:
             if frame.index >= stop:
                 break
             if frame.index >= start:
-                pictures.append(cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA) if size else frame.rgb)
-    return pictures
+                images.append(
+                    cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA) if size else frame.rgb
+                )
+    return images
 
 
 def test_two_clips_side_by_side_keep_two_ids(detector: AUDetector, media: Path) -> None:
@@ -532,7 +583,7 @@ def test_two_clips_side_by_side_keep_two_ids(detector: AUDetector, media: Path) 
     for row in rows:
         assert {bool(np.mean(row.box_xyxy[[0, 2]]) > 320)} == sides[row.face_id]
     # Nothing of a neighbour gets into the scores.
-    alone = detector.detect_frames([np.hstack([picture, np.zeros_like(picture)]) for picture in left])
+    alone = detector.detect_frames([np.hstack([image, np.zeros_like(image)]) for image in left])
     own = np.array([row.scores for row in rows if sides[row.face_id] == {False}])
     assert np.abs(own - alone.scores).mean() < 0.02
 
@@ -547,7 +598,9 @@ def test_a_face_that_leaves_and_one_that_comes(detector: AUDetector, media: Path
 
 
 def test_a_hand_over_the_face(detector: AUDetector, media: Path) -> None:
-    rows = check(detector.detect_frames(frames_of(media / "WolfgangLanger_Pexels.mp4", 40, 200)), range(160))
+    rows = check(
+        detector.detect_frames(frames_of(media / "WolfgangLanger_Pexels.mp4", 40, 200)), range(160)
+    )
     seen = [row.face_id for row in rows if row.success]
     assert len(seen) >= 0.9 * 160
     assert seen.count(seen[0]) >= 0.9 * len(seen)
@@ -557,20 +610,30 @@ def test_a_hand_over_the_face(detector: AUDetector, media: Path) -> None:
 # Whatever comes
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_small_arrays_of_any_shape_give_normal_results(detector: AUDetector, data: st.DataObject) -> None:
+def test_small_arrays_of_any_shape_give_normal_results(
+    detector: AUDetector, data: st.DataObject
+) -> None:
     side = st.integers(1, 40)
-    pictures = data.draw(
+    images = data.draw(
         st.lists(
             st.tuples(side, side, st.sampled_from([(), (1,), (3,), (4,)])).flatmap(
-                lambda s: arrays(np.uint8, (s[0], s[1], *s[2]), elements=st.integers(0, 255), fill=st.integers(0, 255))
+                lambda s: arrays(
+                    np.uint8,
+                    (s[0], s[1], *s[2]),
+                    elements=st.integers(0, 255),
+                    fill=st.integers(0, 255),
+                )
             ),
-            min_size=1, max_size=4,
+            min_size=1,
+            max_size=4,
         )
-    )  # fmt: skip
-    check(detector.detect_frames(pictures), range(len(pictures)))
-    check(detector.detect_image(pictures[0]), [0])
+    )
+    check(detector.detect_frames(images), range(len(images)))
+    check(detector.detect_image(images[0]), [0])
 
 
 @pytest.fixture(scope="module")
@@ -578,30 +641,48 @@ def aligned() -> AUDetector:
     return AUDetector(device="cpu", aligner="aligned", batch_size=2)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=5),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_small_arrays_that_are_said_to_be_faces(aligned: AUDetector, shapes: list[tuple[int, int]], seed: int) -> None:
+def test_small_arrays_that_are_said_to_be_faces(
+    aligned: AUDetector, shapes: list[tuple[int, int]], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    pictures = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
-    rows = check(aligned.detect_frames(pictures), range(len(pictures)))
-    assert successes(rows) == list(range(len(pictures)))
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    rows = check(aligned.detect_frames(images), range(len(images)))
+    assert successes(rows) == list(range(len(images)))
 
 
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=12,
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(junk=JUNK)
 def test_anything_else_gives_errors_of_the_family(detector: AUDetector, junk: Any) -> None:
     stream = detector.stream()
-    for take in (detector.detect_frames, detector.detect_image, detector.detect_images, stream.push):
+    for take in (
+        detector.detect_frames,
+        detector.detect_image,
+        detector.detect_images,
+        stream.push,
+    ):
         try:
             rows = take(junk)
         except PyfauError:

@@ -1,4 +1,4 @@
-"""The examples run, on a clip and pictures made here."""
+"""The examples run, on a clip and images made here."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_demo_clip(folder / "clip.mp4")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for i, frame in enumerate(demo_frames()[::25]):
-        cv2.imwrite(str(folder / "pictures" / f"{i}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    (folder / "pictures" / "broken.jpg").write_bytes(b"not a picture")
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    (folder / "images" / "broken.jpg").write_bytes(b"not an image")
     return folder
 
 
@@ -47,7 +47,9 @@ def test_every_example_is_tested() -> None:
 @pytest.mark.parametrize(
     "script", [p.name for p in sorted(EXAMPLES.glob("*.py")) if "argparse" in p.read_text("utf-8")]
 )
-def test_without_arguments_the_usage_is_shown(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_the_usage_is_shown(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(script)
     assert capsys.readouterr().err.startswith("usage:")
@@ -60,8 +62,8 @@ def test_score_video(inputs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "overlay.mp4").stat().st_size > 10_000
 
 
-def test_score_pictures(inputs: Path) -> None:
-    out = run("score_pictures.py", inputs / "pictures")
+def test_score_images(inputs: Path) -> None:
+    out = run("score_images.py", inputs / "images")
     assert out.count(".png") == 3
     assert "could not read" in out
     assert "broken.jpg" in out
@@ -75,7 +77,7 @@ def test_stream_frames(inputs: Path) -> None:
 
 def test_network_tensors() -> None:
     out = run("network_tensors.py")
-    assert "clip (1, 16, 16) inner (1, 10, 16)" in out
+    assert "clip (1, 16, 20) inner (1, 10, 20)" in out
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +102,16 @@ def test_score_folder(recordings: Path, tmp_path: Path) -> None:
     assert table.filter(like="_active_share").to_numpy().max() <= 1
     before = (tmp_path / "p01-film.mp4.csv").stat().st_mtime_ns
     run("score_folder.py", recordings, tmp_path)
-    assert (tmp_path / "p01-film.mp4.csv").stat().st_mtime_ns == before, "what is done is not scored again"
+    assert (tmp_path / "p01-film.mp4.csv").stat().st_mtime_ns == before, (
+        "what is done is not scored again"
+    )
 
 
 def test_compare_conditions(recordings: Path) -> None:
     black = [np.zeros((64, 64, 3), np.uint8)] * 3
-    faceless = [write_clip(recordings / f"p04-{condition}.mp4", black) for condition in ("film", "rest")]
+    faceless = [
+        write_clip(recordings / f"p04-{condition}.mp4", black) for condition in ("film", "rest")
+    ]
     out = run("compare_conditions.py", recordings, "film", "rest")
     for clip in faceless:
         assert f"left out, no face was found: {clip.stem}" in out

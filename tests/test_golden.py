@@ -16,7 +16,9 @@ from pyfau.weights.store import open_model
 
 @pytest.fixture(scope="module")
 def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).parent / "golden" / "make.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_golden", Path(__file__).parent / "golden" / "make.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -41,8 +43,11 @@ def test_the_network_gives_its_golden_scores(make: ModuleType, record: dict[str,
 
 
 def test_the_whole_path_gives_its_golden_scores(make: ModuleType, record: dict[str, Any]) -> None:
-    # Other versions of OpenCV and torch move the landmarks a little.
-    np.testing.assert_allclose(make.portrait_scores(), record["portrait"], atol=0.02)
+    # MTCNN cuts its windows at whole pixels. So a rounding error, of another processor or number of
+    # threads, moves a window by a pixel and a score by as much as noise of one grey level (.037).
+    difference = np.abs(make.portrait_scores() - record["portrait"])
+    assert difference.max() < 0.05
+    assert difference.mean() < 0.003
 
 
 def test_the_golden_scores_are_not_all_alike(record: dict[str, Any]) -> None:

@@ -20,15 +20,15 @@ from pyfau import AUDetector, AURow, MediaError, PyfauError, live
 from pyfau.cli import main
 from pyfau.errors import DependencyError
 from pyfau.live import NewestFrames, paced, play
-from pyfau.overlay import OverlayWriter
-from pyfau.result import open_writer
+from pyfau.overlay.writer import OverlayWriter
+from pyfau.tables.writers import open_writer
 from pyfau.types import Frame
 from pyfau.video import read_video
 
 GREEN = np.array([82, 190, 172])  # of face 0
 
 
-def picture(value: int = 0) -> np.ndarray:
+def image(value: int = 0) -> np.ndarray:
     return np.full((48, 64, 3), value, np.uint8)
 
 
@@ -37,22 +37,25 @@ def camera(count: int, fps: float) -> Iterator[Frame]:
     start = time.monotonic()
     for i in range(count):
         time.sleep(max(0.0, start + i / fps - time.monotonic()))
-        yield Frame(i, i / fps, picture(i))
+        yield Frame(i, i / fps, image(i))
 
 
 class Screen:
-    """Keeps what is shown, and is closed by the user after `most` pictures."""
+    """Keeps what is shown, and is closed by the user after `most` images."""
 
     def __init__(self, most: int = 10**9) -> None:
         self.all_aus = False
         self.most = most
         self.shown: list[np.ndarray] = []
 
-    def show(self, picture: np.ndarray) -> None:
-        self.shown.append(picture)
+    def show(self, image: np.ndarray) -> None:
+        self.shown.append(image)
 
     def is_open(self) -> bool:
         return len(self.shown) < self.most
+
+    def close(self) -> None:
+        self.most = 0
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_a_slow_consumer_gets_the_newest_frame_and_the_others_are_counted():
     assert taken[-1] == 199
     assert len(taken) < 40
     assert len(taken) + frames.dropped == 200
-    assert np.median(ages) < 0.1  # with a queue of ten it would be half a second
+    assert np.median(ages) < 0.25  # with a queue of ten it would be half a second
 
 
 def test_a_fast_consumer_gets_every_frame_and_is_never_kept_waiting_long():
@@ -103,7 +106,7 @@ def test_a_fast_consumer_gets_every_frame_and_is_never_kept_waiting_long():
 
 def test_the_thread_ends_with_the_consumer_and_passes_errors_on():
     def broken() -> Iterator[Frame]:
-        yield Frame(0, 0.0, picture())
+        yield Frame(0, 0.0, image())
         raise MediaError("the camera was pulled out")
 
     frames = iter(NewestFrames(broken()))
@@ -113,30 +116,30 @@ def test_the_thread_ends_with_the_consumer_and_passes_errors_on():
     endless = iter(NewestFrames(camera(10**6, fps=200)))
     next(endless)
     endless.close()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while any(thread.name == "pyfau-newest" for thread in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.01)
 
 
 def test_a_file_is_played_at_its_own_rate_or_slower_and_no_frame_is_lost():
-    source = [Frame(i, i * 0.05, picture()) for i in range(11)]
+    source = [Frame(i, i * 0.05, image()) for i in range(11)]
     start = time.monotonic()
     came = [item[1] - start for item in paced(source) if item]
     assert len(came) == 11
     assert all(at >= frame.time_s - 1e-6 for at, frame in zip(came, source, strict=True))
-    assert came[-1] < 2
+    assert came[-1] < 5
     indices = []
     for item in paced(source):
         if item:
             indices.append(item[0].index)
             time.sleep(0.06)
     assert indices == list(range(11))
-    without_times = [Frame(i, float("nan"), picture()) for i in range(3)]
+    without_times = [Frame(i, float("nan"), image()) for i in range(3)]
     assert len([item for item in paced(without_times) if item]) == 3
 
 
-def test_rows_are_those_of_the_stream_and_pictures_have_them(
+def test_rows_are_those_of_the_stream_and_images_have_them(
     media: Path, detector: AUDetector, tmp_path: Path, notes: list[str]
 ):
     frames = list(read_video(media / "single_face.mp4"))[:24]
@@ -145,17 +148,27 @@ def test_rows_are_those_of_the_stream_and_pictures_have_them(
         open_writer(tmp_path / "a.csv", detector.aus, {}) as table,
         OverlayWriter(tmp_path / "a.mp4", 30) as video,
     ):
-        played = play(detector, ((frame, time.monotonic()) for frame in frames), screen, table=table, video=video)
+        played = play(
+            detector,
+            ((frame, time.monotonic()) for frame in frames),
+            screen,
+            table=table,
+            video=video,
+        )
     stream = detector.stream(latency=0)
     expected = [row for frame in frames for row in stream.push(frame.rgb, frame.time_s)]
     rows = pd.read_csv(tmp_path / "a.csv")
     assert rows["frame"].tolist() == list(range(24))
     np.testing.assert_allclose(rows["time_s"], [frame.time_s for frame in frames], atol=1e-6)
-    np.testing.assert_allclose(rows[list(detector.aus)], [row.scores for row in expected], atol=2e-6)
+    np.testing.assert_allclose(
+        rows[list(detector.aus)], [row.scores for row in expected], atol=2e-6
+    )
     assert played.frames == len(screen.shown) == 24
     assert 0 < played.latency_s <= played.worst_latency_s < played.seconds * 2
     assert played.fps == pytest.approx(23 / played.seconds)
-    assert all((np.abs(shown.astype(int) - GREEN).max(axis=2) < 30).sum() > 300 for shown in screen.shown)
+    assert all(
+        (np.abs(shown.astype(int) - GREEN).max(axis=2) < 30).sum() > 300 for shown in screen.shown
+    )
     with av.open(str(tmp_path / "a.mp4")) as file:
         times = [frame.time for frame in file.decode(video=0)]
     assert times == pytest.approx([frame.time_s for frame in frames], abs=1e-3)
@@ -192,10 +205,10 @@ def test_dropped_frames_are_shown_and_leave_gaps_in_the_numbers(
 def test_the_user_or_ctrl_c_ends_it(detector: AUDetector, tmp_path: Path):
     def interrupted() -> Iterator[live.Taken]:
         for i in range(3):
-            yield Frame(i, i / 10, picture()), time.monotonic()
+            yield Frame(i, i / 10, image()), time.monotonic()
         raise KeyboardInterrupt
 
-    source = ((Frame(i, i / 10, picture()), time.monotonic()) for i in range(100))
+    source = ((Frame(i, i / 10, image()), time.monotonic()) for i in range(100))
     assert play(detector, source, Screen(most=5)).frames == 5
     with OverlayWriter(tmp_path / "a.mp4", 10) as video:
         assert play(detector, interrupted(), Screen(), video=video).frames == 3
@@ -205,15 +218,20 @@ def test_the_user_or_ctrl_c_ends_it(detector: AUDetector, tmp_path: Path):
     assert play(detector, waiting, Screen()).frames == 0
 
 
-def test_without_a_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_without_a_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     assert main(["live", "0"]) == 1
     assert capsys.readouterr().err == (
-        "pyfau: there is no screen: neither DISPLAY nor WAYLAND_DISPLAY is set; `pyfau detect` scores without one\n"
+        "pyfau: there is no screen: neither DISPLAY nor WAYLAND_DISPLAY is set; `pyfau detect` "
+        "scores without one\n"
     )
-    (tmp_path / "cv2.py").write_text("raise RuntimeError('The function is not implemented. Rebuild the library')")
+    (tmp_path / "cv2.py").write_text(
+        "raise RuntimeError('The function is not implemented. Rebuild the library')"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("DISPLAY", ":0")
     with pytest.raises(DependencyError, match="install opencv-python, not its headless"):
@@ -249,10 +267,18 @@ def test_without_a_camera_and_other_bad_input(
     assert "written as .csv, .parquet, .jsonl" in said(clip, "--record", tmp_path / "a.xlsx")
     shutil.copy(clip, tmp_path / "second.mp4")
     assert "shows one camera or video, got 2" in said(tmp_path)
-    monkeypatch.setattr("pyfau.encoders.has_pyav", lambda: False)
-    assert "--record-video needs the package av (PyAV): pip install 'pyfau[video]'" in said(
-        clip, "--record-video", tmp_path / "a.mp4"
-    )
+
+
+def test_a_clip_is_watched_from_python(
+    detector: AUDetector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, media: Path
+):
+    screen = Screen(most=4)
+    monkeypatch.setattr(live, "Window", lambda title, all_aus: screen)
+    clip, table = media / "single_face.mp4", tmp_path / "a.csv"
+    seen = live.watch(lambda: detector, clip, table=table)
+    assert (seen.source, seen.played.frames, seen.dropped) == (str(clip), 4, None)
+    assert screen.most == 0  # the window is closed
+    assert len(pd.read_csv(table)) == 4
 
 
 @pytest.fixture
@@ -262,9 +288,20 @@ def screen(tmp_path: Path) -> Iterator[str]:
         pytest.skip("needs Xvfb and xdotool (Debian: xvfb, xdotool)")
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"],
-        pass_fds=[write], stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "Xvfb",
+            "-displayfd",
+            str(write),
+            "-screen",
+            "0",
+            "800x600x24",
+            "-nolisten",
+            "tcp",
+            "-noreset",
+        ],
+        pass_fds=[write],
+        stderr=subprocess.DEVNULL,
+    )
     os.close(write)
     try:
         with os.fdopen(read) as pipe:
@@ -293,9 +330,13 @@ def test_in_a_real_window(screen: str, media: Path, tmp_path: Path):
     environment = os.environ | {"DISPLAY": screen}
 
     def do(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["xdotool", *arguments], env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            ["xdotool", *arguments], env=environment, capture_output=True, text=True
+        )
 
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
         until = time.monotonic() + 60
         shown = again = False
         while not shown:
@@ -305,7 +346,8 @@ def test_in_a_real_window(screen: str, media: Path, tmp_path: Path):
             if table.exists() and table.read_text().count("\n") > 20:
                 seen = np.asarray(ImageGrab.grab(xdisplay=screen).convert("RGB"), int)
                 shown = (np.abs(seen - GREEN).max(axis=2) < 12).sum() > 500  # the box
-                if not (shown or again):  # without a window manager Qt's window at times never hears that it is seen
+                # Without a window manager Qt's window at times never hears that it is seen.
+                if not (shown or again):
                     again = True
                     do("search", "--name", "pyfau: ", "windowunmap", "--sync", "windowmap")
                     time.sleep(2)
@@ -318,9 +360,13 @@ def test_in_a_real_window(screen: str, media: Path, tmp_path: Path):
     record = json.loads((tmp_path / "a.csv.json").read_text())
     assert record["complete"] is True
     assert record["latency_frames"] == 0
+    assert record["overlay"]["path"] == str(video)
+    assert record["overlay_video"]["codec"]
+    assert record["warnings"] == []
     assert f"{len(rows)} frames shown at " in said
     with av.open(str(video)) as file:
         assert sum(1 for _ in file.decode(video=0)) == len(rows)
     with av.open(str(video)) as file:
         heard = [frame.time for frame in file.decode(audio=0)]
-    assert heard[-1] == pytest.approx(rows["time_s"].iloc[-1], abs=0.1)  # the sound ends with what was shown
+    # The sound ends with what was shown.
+    assert heard[-1] == pytest.approx(rows["time_s"].iloc[-1], abs=0.1)

@@ -1,4 +1,4 @@
-"""Real clips, asserted on what is to be seen in them (../shared/media/README.md)."""
+"""Real clips, asserted on what is to be seen in them (tests/data/README.md)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pyfau import AUDetector, AUResult, crop
-from pyfau.aligners import mtcnn
-from pyfau.aligners.mtcnn import MTCNNAligner
-from pyfau.video import read_picture, read_video
+from pyfau import AUDetector, AUResult
+from pyfau.faces import crop, mtcnn
+from pyfau.faces.mtcnn import MTCNNAligner
+from pyfau.video import read_image, read_video
 
-NUMBER_OF_AUS = 16
+NUMBER_OF_AUS = 20
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,12 @@ def blendshape(media: Path, clip: str, *names: str) -> np.ndarray:
         return reference[clip][:, [known.index(name) for name in names]].mean(axis=1)
 
 
-def test_one_row_a_frame_and_one_face_throughout(crying_woman: AUResult, smiling_man: AUResult) -> None:
+def test_one_row_a_frame_and_one_face_throughout(
+    crying_woman: AUResult, smiling_man: AUResult
+) -> None:
     for result, frames, fps in ((crying_woman, 472, 23.976), (smiling_man, 72, 30.0)):
         assert list(result.frames) == list(range(frames))
-        assert result.face_ids == [0] * frames
+        assert result.face_id_column == [0] * frames
         assert result.scores.shape == (frames, NUMBER_OF_AUS)
         assert np.isfinite(result.scores).all()
         assert result.metadata["fps"] == pytest.approx(fps, abs=0.01)
@@ -68,9 +70,11 @@ def test_the_smile_fires_and_the_neutral_face_does_not(smiling_man: AUResult) ->
 
 def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman: AUResult) -> None:
     brow, smile = score(crying_woman, "AU04"), score(crying_woman, "AU12")
-    # MediaPipe finds these brows faint too (about 0.05): what can be asked for is the contrast.
-    assert brow[40:160].mean() > 3 * max(brow[:40].mean(), brow[160:240].mean())
-    assert brow[40:160].mean() > 1.3 * brow[240:].mean()  # in the smile
+    # She begins to cry at about frame 30, with her eyes closed from the start.
+    assert brow[40:160].mean() > 1.2 * brow[:40].mean()
+    assert brow[40:160].mean() > 3 * brow[160:240].mean()
+    assert brow[40:160].mean() > 3 * brow[240:].mean()  # in the smile
+    assert active(crying_woman, "AU04")[240:].mean() < 0.05
     assert smile[300:440].mean() > smile[60:200].mean() + 0.3
     assert active(crying_woman, "AU12")[300:440].mean() > 0.9
     assert active(crying_woman, "AU25")[300:440].mean() > 0.9
@@ -81,18 +85,19 @@ def test_crying_draws_the_brows_together_and_the_smile_comes_after(crying_woman:
     ("au", "names", "least"),
     [
         ("AU04", ("browDownLeft", "browDownRight"), 0.6),
-        ("AU12", ("mouthSmileLeft", "mouthSmileRight"), 0.85),
-        ("AU43", ("eyeBlinkLeft", "eyeBlinkRight"), 0.7),
+        # A hand covers her mouth while she cries, where no tracker's mouth means much.
+        ("AU12", ("mouthSmileLeft", "mouthSmileRight"), 0.8),
+        ("AU43", ("eyeBlinkLeft", "eyeBlinkRight"), 0.9),
     ],
 )
 def test_scores_follow_an_independent_tracker(
     crying_woman: AUResult, media: Path, au: str, names: tuple[str, ...], least: float
 ) -> None:
-    """A person whom the model never saw; MediaPipe's blendshapes are no ground truth, but they are independent."""
+    """A person whom the model never saw; MediaPipe's blendshapes are no ground truth, but they are
+    independent.
+    """
     reference = blendshape(media, "wolfgang", *names)
     found = score(crying_woman, au)
-    if au == "AU04":  # faint: far below the threshold, where scores show little and their odds do
-        found = np.log(found / (1 - found))
     assert np.corrcoef(found, reference)[0, 1] > least
 
 
@@ -111,7 +116,7 @@ def test_frames_without_a_face_are_rows_without_scores(detector: AUDetector, med
     assert not any(row.success for row in nothing)
 
 
-def test_a_smile_in_a_picture(detector: AUDetector, media: Path) -> None:
+def test_a_smile_in_a_image(detector: AUDetector, media: Path) -> None:
     (row,) = detector.detect_image(media / "single_face.jpg")
     assert row["AU12"] > 0.5
     five = detector.detect_image(media / "multi_face.jpg")
@@ -119,14 +124,18 @@ def test_a_smile_in_a_picture(detector: AUDetector, media: Path) -> None:
     assert score(five, "AU12").min() > 0.4
 
 
-def test_clips_and_continuous_windows_agree_on_what_is_seen(media: Path, smiling_man: AUResult) -> None:
+def test_clips_and_continuous_windows_agree_on_what_is_seen(
+    media: Path, smiling_man: AUResult
+) -> None:
     clips = AUDetector(device="cpu", window="clips").detect_video(media / "single_face.mp4")
     assert len(clips) == 72
     assert np.corrcoef(score(clips, "AU12"), score(smiling_man, "AU12"))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("clip", ["single_face.mp4", "WolfgangLanger_Pexels.mp4"])
-def test_the_crop_jitters_by_at_most_half_a_pixel(media: Path, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_crop_jitters_by_at_most_half_a_pixel(
+    media: Path, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import crop_jitter
 
@@ -138,8 +147,10 @@ def test_the_crop_jitters_by_at_most_half_a_pixel(media: Path, clip: str, monkey
 
 
 def test_a_still_face_stands_still(detector: AUDetector, media: Path) -> None:
-    """A repeated picture is no motion: after the search has settled, landmarks and scores do not move at all."""
-    rows = list(detector.detect_frames([read_picture(media / "single_face.jpg")] * 40))
+    """A repeated image is no motion: after the search has settled, landmarks and scores do not
+    move at all.
+    """
+    rows = list(detector.detect_frames([read_image(media / "single_face.jpg")] * 40))
     for row in rows[15:]:
         assert np.array_equal(row.landmarks, rows[-1].landmarks)
         assert np.allclose(row.scores, rows[-1].scores, atol=1e-5)
@@ -148,9 +159,15 @@ def test_a_still_face_stands_still(detector: AUDetector, media: Path) -> None:
 def test_faster_shrinking_changes_the_scores_no_more_than_noise_does(
     detector: AUDetector, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against averaging exact areas, on a face of 560 pixels. One level of noise changes scores by 0.001 and 0.01."""
+    """Against averaging exact areas, on a face of 560 pixels.
+
+    One level of noise changes scores by 0.001 and 0.01.
+    """
     with read_video(media / "WolfgangLanger_Pexels.mp4") as reader:
-        frames = [cv2.resize(frame.rgb, (1280, 720), interpolation=cv2.INTER_CUBIC) for frame in islice(reader, 60)]
+        frames = [
+            cv2.resize(frame.rgb, (1280, 720), interpolation=cv2.INTER_CUBIC)
+            for frame in islice(reader, 60)
+        ]
     fast = detector.detect_frames(frames)
     exact = functools.partial(crop.warp, spare=1 << 30)
     monkeypatch.setattr(mtcnn, "warp", exact)
@@ -161,7 +178,9 @@ def test_faster_shrinking_changes_the_scores_no_more_than_noise_does(
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_scoring_beside_the_search_changes_nothing(media: Path, smiling_man: AUResult, batch_size: int) -> None:
+def test_scoring_beside_the_search_changes_nothing(
+    media: Path, smiling_man: AUResult, batch_size: int
+) -> None:
     detector = AUDetector(device="cpu", batch_size=batch_size)
     result = detector.detect_video(media / "single_face.mp4")
     assert list(result.frames) == list(smiling_man.frames)

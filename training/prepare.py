@@ -1,214 +1,198 @@
-"""Step 1: crops through pyfau's own aligner, and their targets.
+"""Step 1: face crops made by pyfau's own aligner, with their grades.
 
     python training/prepare.py --shared ../shared --out ../runs/data
 
-Writes faces.npz, clips.npz, rendered.npz and animated.npz (targets, people, splits, and where a source has them
-blendshapes and landmarks in the stored crop) with NAME_crops.npy beside each. A part that is there already is kept, so
-that two processes with --parts may share the work. Faces and animated faces need MediaPipe (see teacher.py).
+Writes faces.npz, clips.npz, stills.npz and rendered.npz (grades, people, splits, blendshapes), and
+NAME_crops.npy with the crops of each. A part that already exists is kept, so two processes with
+different --parts can share the work.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from crops import PADDING, crop, follow, largest, pad, read_tar
 from data import (
     AUS,
-    STORED,
-    TEMPLATE,
+    RENDERED_AUS,
+    SHAPE_NAMES,
+    SPLITS,
     clip_frames,
     clip_sources,
     face_person,
     hashed_split,
     load_splits,
-    teacher_targets,
+    read_all_grades,
+    read_grades,
+    uncoded,
 )
-from PIL import Image
-from teacher import TEACHER_MODEL, Teacher
 from tqdm import tqdm
 
-from pyfau.aligners.mtcnn import MTCNNAligner
-from pyfau.crop import crop_face, fit_similarity
+from pyfau.faces.mtcnn import MTCNNAligner
 
-LOST = 0.6  # as in tracking
-PADDING = 0.35  # around the tight pictures of faces, in their larger sides
-INNER_LIPS, OUTER_EYES = (13, 14), (33, 263)  # of the teacher's landmarks
-
-
-def read_tar(path: Path) -> dict[str, np.ndarray]:
-    pictures = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.isfile() and member.name.endswith(".jpg"):
-                data = tar.extractfile(member)
-                assert data is not None
-                pictures[member.name] = np.asarray(Image.open(io.BytesIO(data.read())).convert("RGB"))
-    return pictures
+RENDERED_PADDING = 0.15
+RENDERED_STEP = 4  # frames of a rendered sequence resemble each other: one of this number is kept
+Prepared = tuple[list[np.ndarray], list[dict[str, Any]]]  # crops, and one record for each
+SHAPES = 52  # blendshapes of MediaPipe
 
 
-def border(rgb: np.ndarray, share: float) -> int:
-    return round(max(rgb.shape[:2]) * share)
-
-
-def pad(rgb: np.ndarray, share: float) -> np.ndarray:
-    by = border(rgb, share)
-    return cv2.copyMakeBorder(rgb, by, by, by, by, cv2.BORDER_REPLICATE)
-
-
-def largest(aligner: MTCNNAligner, rgb: np.ndarray):
-    return max(aligner.detect(rgb), key=lambda f: f.box_xyxy[2] - f.box_xyxy[0], default=None)
-
-
-def crop(rgb: np.ndarray, face) -> np.ndarray:
-    return crop_face(rgb, face.landmarks, np.array(TEMPLATE), STORED)
-
-
-def to_crop(points: np.ndarray, face) -> np.ndarray:
-    """(L, 2) pixels of the picture that `face` was found in -> pixels of its stored crop."""
-    matrix = fit_similarity(face.landmarks.astype(np.float64) + 0.5, np.array(TEMPLATE) * STORED)
-    return (points + 0.5) @ matrix[:, :2].T + matrix[:, 2] - 0.5
-
-
-def head_yaw(pose: np.ndarray) -> np.ndarray:
-    """(F, 4, 4) poses of the teacher -> (F,) radians by which the face looks to the side."""
-    forward = pose[:, :3, 2].astype(np.float32)
-    return np.arctan2(forward[:, 0], forward[:, 2])
-
-
-def follow(aligner: MTCNNAligner, frames: list[np.ndarray]) -> list:
-    """One face through a sequence, as the detector tracks it; None where it is lost."""
-    track, last = [], None
-    for rgb in frames:
-        face = aligner.refine(rgb, [last.box_xyxy])[0] if last is not None else None
-        if face is None or face.confidence < LOST:
-            face = largest(aligner, rgb)
-        track.append(face)
-        last = face
-    return track
-
-
-def prepare_faces(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def prepare_faces(shared: Path, aligner: MTCNNAligner) -> Prepared:
+    """Images of faces, with the grades of those that are coded."""
     known = dict(np.load(shared / "data/faces/teacher.npz"))
-    names = list(known["blendshape_names"])
-    teacher = Teacher(shared / TEACHER_MODEL)
-    pictures = read_tar(shared / "data/faces/faces.tar")
+    grades = read_all_grades(shared, "faces", ["face"])
+    images = read_tar(shared / "data/faces/faces.tar")
     crops, records = [], []
-    for i in tqdm(range(len(known["source"])), desc="faces"):
-        rgb = pad(pictures[f"{i:05d}.jpg"], PADDING)
-        face, label = largest(aligner, rgb), teacher.label(rgb)
-        if face is not None and label is not None:
-            mesh, shapes, pose = label
-            crops.append(crop(rgb, face))
-            records.append((i, shapes, to_crop(mesh[:, :2], face), pose, mesh[:, :2]))
-    index, shapes, landmarks, poses, points = (np.stack(column) for column in zip(*records, strict=True))
-    gap = np.linalg.norm(points[:, INNER_LIPS[0]] - points[:, INNER_LIPS[1]], axis=1)
-    eyes = np.linalg.norm(points[:, OUTER_EYES[0]] - points[:, OUTER_EYES[1]], axis=1)
-    return np.stack(crops), {
-        "index": index,
-        "targets": teacher_targets(shapes, names),
-        "blendshapes": shapes.astype(np.float16),
-        "blendshape_names": known["blendshape_names"],
-        "landmarks": landmarks.astype(np.float16),
-        "yaw": head_yaw(poses),
-        "emotion": known["emotion"][index],
-        "lip_gap": gap / eyes,
-        "split": np.array([hashed_split("faces", face_person(source)) for source in known["source"][index]]),
-    }
+    for i, source in enumerate(tqdm(known["source"], desc="faces")):
+        rgb = pad(images[f"{i:05d}.jpg"], PADDING)
+        face = largest(aligner, rgb)
+        if face is None:
+            continue
+        person = face_person(str(source))
+        crops.append(crop(rgb, face))
+        records.append(
+            {
+                "number": i,
+                "person": person,
+                "split": hashed_split("faces", person),
+                "emotion": str(known["emotion"][i]),
+                "shapes": known["blendshapes"][i].astype(np.float16),
+                "grades": grades.get(f"{i:05d}", uncoded()),
+            }
+        )
+    return crops, records
 
 
-def prepare_clips(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def prepare_clips(shared: Path, aligner: MTCNNAligner) -> Prepared:
+    """Frames of clips, with the grades of those that are coded."""
+    grades = read_all_grades(shared, "frames", ["clip", "frame"])
     splits = load_splits()["clips"]
     crops, records = [], []
     for source in tqdm(clip_sources(shared), desc="clips"):
-        labels = np.load(shared / f"data/clips/{source['name']}.npz")
-        frames = clip_frames(shared, source["name"])
-        names = list(labels["names"])
-        targets = teacher_targets(labels["bs"], names)
-        noise = np.abs(targets - teacher_targets(labels["bs_crop"], names))
-        targets[~labels["present"]] = np.nan
-        targets[(noise > 0.35) & labels["present_crop"][:, None]] = np.nan  # the teacher contradicts itself
-        for t, face in enumerate(follow(aligner, frames[: len(targets)])):
-            if face is not None:
-                crops.append(crop(frames[t], face))
-                shapes = np.where(labels["present"][t], labels["bs"][t], np.nan).astype(np.float16)
-                records.append((source["name"], source["person"], splits[source["person"]], t, targets[t], shapes))
-    columns = list(zip(*records, strict=True))
-    return np.stack(crops), {
-        "clip": np.array(columns[0]),
-        "person": np.array(columns[1]),
-        "split": np.array(columns[2]),
-        "frame": np.array(columns[3]),
-        "targets": np.stack(columns[4]),
-        "blendshapes": np.stack(columns[5]),
-        "blendshape_names": np.array(names),
-    }
+        name, person = source["name"], source["person"]
+        teacher = np.load(shared / f"data/clips/{name}.npz")
+        shapes = np.where(teacher["present"][:, None], teacher["bs"], np.nan).astype(np.float16)
+        frames = clip_frames(shared, name)[: len(shapes)]
+        for t, face in enumerate(follow(aligner, frames)):
+            if face is None:
+                continue
+            crops.append(crop(frames[t], face))
+            records.append(
+                {
+                    "clip": name,
+                    "person": person,
+                    "split": splits[person],
+                    "frame": t,
+                    "shapes": shapes[t],
+                    "grades": grades.get((name, str(t)), uncoded()),
+                }
+            )
+    return crops, records
 
 
-def prepare_rendered(shared: Path, aligner: MTCNNAligner) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def prepare_stills(shared: Path, aligner: MTCNNAligner) -> Prepared:
+    """Coded colour images that no network is trained on."""
+    grades = read_grades(shared / "data/coded/stills.csv", ["file"])
+    crops, records = [], []
+    for name, rgb in tqdm(read_tar(shared / "data/coded/stills.tar").items(), desc="stills"):
+        padded = pad(rgb, PADDING)
+        face = largest(aligner, padded)
+        if face is None:
+            continue
+        crops.append(crop(padded, face))
+        records.append(
+            {
+                "picture": name,
+                "person": name,
+                "split": "test",
+                "shapes": np.full(SHAPES, np.nan, np.float16),
+                "grades": grades.get(name, uncoded()),
+            }
+        )
+    return crops, records
+
+
+def prepare_rendered(shared: Path, aligner: MTCNNAligner) -> Prepared:
+    """Frames of rendered people with the renderer's intensities in [0, 1]."""
+    columns = [AUS.index(au) for au in RENDERED_AUS]
     crops, records = [], []
     for part in ("part1", "part2"):
         labels = dict(np.load(shared / f"data/sequences/{part}.npz"))
-        assert tuple(labels["au_numbers"]) == AUS
-        pictures = read_tar(shared / f"data/sequences/{part}.tar")
-        people = sorted({name.split("/")[0] for name in pictures})
+        if tuple(labels["au_numbers"]) != RENDERED_AUS:
+            raise SystemExit(f"{part}.npz has AUs {labels['au_numbers']}, expected {RENDERED_AUS}")
+        images = read_tar(shared / f"data/sequences/{part}.tar")
+        people = sorted({name.split("/")[0] for name in images})
         for row, person in enumerate(tqdm(people, desc=part)):
-            originals = [pictures[f"{person}/{t:02d}.jpg"] for t in range(labels["au"].shape[1])]
-            frames = [pad(rgb, 0.15) for rgb in originals]
-            track = follow(aligner, frames)
             name = f"{part}/{person}"
-            for t, face in enumerate(track):
-                if face is not None:
-                    crops.append(crop(frames[t], face))
-                    points = to_crop(labels["landmarks"][row, t] + float(border(originals[t], 0.15)), face)
-                    yaw = labels["pose"][row, t, 0]
-                    records.append((name, hashed_split("rendered", name), t, labels["au"][row, t], yaw, points))
-    columns = list(zip(*records, strict=True))
-    return np.stack(crops), {
-        "clip": np.array(columns[0]),
-        "split": np.array(columns[1]),
-        "frame": np.array(columns[2]),
-        "targets": np.stack(columns[3]).astype(np.float32),
-        "yaw": np.array(columns[4], np.float32),
-        "landmarks": np.stack(columns[5]).astype(np.float16),
-    }
+            for t in range(0, labels["au"].shape[1], RENDERED_STEP):
+                rgb = pad(images[f"{person}/{t:02d}.jpg"], RENDERED_PADDING)
+                face = largest(aligner, rgb)
+                if face is None:
+                    continue
+                intensity = np.full(len(AUS), np.nan, np.float32)
+                intensity[columns] = labels["au"][row, t]
+                crops.append(crop(rgb, face))
+                records.append(
+                    {
+                        "clip": name,
+                        "person": name,
+                        "split": hashed_split("rendered", name),
+                        "frame": t,
+                        "shapes": np.full(SHAPES, np.nan, np.float16),
+                        "grades": uncoded(),
+                        "intensity": intensity,
+                    }
+                )
+    return crops, records
 
 
-PARTS = {"clips": prepare_clips, "rendered": prepare_rendered, "faces": prepare_faces}
-ANIMATED = "animated"
+PARTS = {
+    "faces": prepare_faces,
+    "stills": prepare_stills,
+    "clips": prepare_clips,
+    "rendered": prepare_rendered,
+}
+
+
+def write(
+    out: Path, name: str, crops: Sequence[np.ndarray], columns: dict[str, np.ndarray]
+) -> None:
+    """Write the crops, and then the columns under their final name only when they are whole."""
+    np.save(out / f"{name}_crops.npy", np.stack(crops))
+    unfinished = out / f"{name}.part.npz"
+    np.savez(unfinished, **columns)
+    unfinished.replace(out / f"{name}.npz")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, help="the folder that holds data/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, required=True, help="the folder with data/")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
-    parser.add_argument("--parts", nargs="+", default=[*PARTS, ANIMATED], choices=[*PARTS, ANIMATED])
-    parser.add_argument("--jobs", type=int, default=1, help="processes that animate")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
+    with np.load(args.shared / "data/faces/teacher.npz") as teacher:
+        (args.out / SHAPE_NAMES).write_text("\n".join(teacher["blendshape_names"]) + "\n")
     aligner = MTCNNAligner()
     for name in args.parts:
         if (args.out / f"{name}.npz").exists():
             print(f"{name}: there already")
             continue
-        if name == ANIMATED:
-            from animate import prepare_animated  # which uses this module
-
-            crops, arrays = prepare_animated(args.shared, args.jobs)
-        else:
-            crops, arrays = PARTS[name](args.shared, aligner)
-        np.save(args.out / f"{name}_crops.npy", crops)
-        part = args.out / f"{name}.part.npz"
-        np.savez(part, **arrays)
-        part.replace(args.out / f"{name}.npz")  # half a file would count as there
-        counts = {s: int((arrays["split"] == s).sum()) for s in ("train", "validation", "test")}
-        print(f"{name}: {len(crops)} crops, {counts}")
+        crops, records = PARTS[name](args.shared, aligner)
+        columns = {key: np.array([record[key] for record in records]) for key in records[0]}
+        write(args.out, name, crops, columns)
+        counts = {split: int((columns["split"] == split).sum()) for split in SPLITS}
+        coded = int((~np.isnan(columns["grades"])).any(axis=(1, 2)).sum())
+        print(f"{name}: {len(crops)} crops, {counts}, {coded} coded")
 
 
 if __name__ == "__main__":

@@ -1,269 +1,175 @@
-"""Batches: sequences of stored crops, moved, lit and blurred like video, on the fly."""
+"""Batches: sequences of stored crops, augmented during training with movement, light and blur."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import (
-    AUS,
-    CROP,
-    MESH,
-    MESH_MIRROR,
-    POINTS_68_MIRROR,
-    STORED,
-    held_back,
-    proxy_targets,
-    seen_noses,
-    shape_mirror,
-)
+from data import CROP, SHAPE_NAMES, STORED, shape_mirror
+from targets import level_targets, rendered_targets
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-POINTS = len(MESH) + len(POINTS_68_MIRROR)  # the teacher's on real faces, the renderer's on drawn ones
-POINTS_MIRROR = torch.from_numpy(np.concatenate([MESH_MIRROR, len(MESH) + POINTS_68_MIRROR]))
-SHAPES = 52
+SHAPES = 52  # the teacher's blendshapes
+SHARE_GREY = 0.35  # share of grey crops: most images of faces are grey, and recordings are not
+SHARE_SMALL = 0.25  # share of faces that are shrunk and enlarged again
+SMALLEST, LARGEST = 28, 90  # side of such a face in pixels
+SHARE_BLUR, SHARE_NOISE, SHARE_JPEG, SHARE_COVERED = 0.15, 0.15, 0.2, 0.1
+
+
+def targets_of(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(F, N, 3) targets from what prepare.py wrote: the renderer's intensities or grades."""
+    if "intensity" in columns:
+        return rendered_targets(columns["intensity"])
+    return level_targets(columns["grades"])
 
 
 @dataclass
 class Source:
-    """Crops of one source and the runs of consecutive frames in them.
+    """Crops of one source with their targets.
 
     Attributes:
-        crops: (F, STORED, STORED, 3) uint8, memory-mapped or on a GPU.
-        targets: (F, N) in [0, 1]; NaN where unknown.
-        runs: (R, 2) first and past-the-last crop of each run, an array.
+        crops: (F, STORED, STORED, 3) uint8, memory-mapped.
+        targets: (F, N, 3) probabilities of the three levels; NaN where unknown.
         shapes: (F, 52) the teacher's blendshapes in [0, 1]; NaN where unknown.
-        points: (F, POINTS, 2) landmarks in pixels of the stored crop; NaN where unknown.
-        shapes_mirror: Order of the blendshapes in the mirror.
+        mirror: (52,) order of the blendshapes in the mirror.
+        columns: The other columns of prepare.py: split, person, grades, clip, frame.
     """
 
-    crops: Tensor
-    targets: Tensor
-    runs: np.ndarray
-    shapes: Tensor
-    points: Tensor
-    shapes_mirror: Tensor
+    crops: np.ndarray
+    targets: np.ndarray
+    shapes: np.ndarray
+    mirror: np.ndarray
+    columns: dict[str, np.ndarray]
 
     @classmethod
-    def load(cls, folder: Path, name: str, split: str, proxies: bool = False, hold_back: bool = False) -> Source:
-        """The crops of one split of a source that prepare.py wrote.
-
-        Args:
-            folder: Where it wrote.
-            name: Of the source.
-            split: "train", "validation" or "test".
-            proxies: With `data.proxy_targets`.
-            hold_back: Without the people of `data.held_back`.
-        """
-        crops = torch.from_numpy(np.load(folder / f"{name}_crops.npy", mmap_mode="c"))  # "c": tensors want to write
+    def load(cls, folder: Path, name: str) -> Source:
+        """A source that prepare.py wrote."""
         with np.load(folder / f"{name}.npz") as stored:
-            arrays = dict(stored)
-        mine = arrays["split"] == split
-        if hold_back and name in ("clips", "animated"):
-            with np.load(folder / "clips.npz") as clips:
-                person = dict(zip(clips["clip"], clips["person"], strict=True))
-            people = [person.get(clip.rsplit("/", 1)[0], "") for clip in arrays["clip"]]
-            mine &= ~np.isin(people, held_back())
-        if "clip" in arrays:
-            starts_new = (arrays["clip"][1:] != arrays["clip"][:-1]) | (np.diff(arrays["frame"]) != 1)
-            edges = np.concatenate([[0], np.flatnonzero(starts_new) + 1, [len(mine)]])
-            runs = np.stack([edges[:-1], edges[1:]], axis=1)
-        else:
-            runs = np.stack([np.arange(len(mine)), np.arange(1, len(mine) + 1)], axis=1)
-        targets = arrays["targets"].astype(np.float32)
-        shapes = np.full((len(mine), SHAPES), np.nan, np.float32)
-        points = np.full((len(mine), POINTS, 2), np.nan, np.float32)
-        mirror = np.arange(SHAPES)
-        if "blendshapes" in arrays:
-            names = [str(n) for n in arrays["blendshape_names"]]
-            shapes[:] = arrays["blendshapes"]
-            mirror = shape_mirror(names)
-            if proxies:
-                targets[:, [AUS.index(6), AUS.index(9)]] = proxy_targets(shapes, names)
-                if name == "faces":
-                    targets[:, AUS.index(9)] = seen_noses(arrays["index"], targets[:, AUS.index(9)])
-        if name in ("faces", "animated"):
-            points[:, : len(MESH)] = arrays["landmarks"][:, MESH]
-        elif name == "rendered":
-            points[:, len(MESH) :] = arrays["landmarks"]
+            columns = dict(stored)
+        crops = np.load(folder / f"{name}_crops.npy", mmap_mode="c")  # tensors want to write
+        names = (folder / SHAPE_NAMES).read_text().split()
+        return cls(crops, targets_of(columns), columns["shapes"], shape_mirror(names), columns)
+
+    @property
+    def coded(self) -> np.ndarray:
+        """(F,) whether anybody graded the image."""
+        return ~np.isnan(self.columns["grades"]).all(axis=(1, 2))
+
+    def of_split(self, split: str) -> np.ndarray:
+        """(F,) whether each crop belongs to a split."""
+        return self.columns["split"] == split
+
+    def sequences(self, mine: np.ndarray, length: int) -> np.ndarray:
+        """(S, length) indices of all sequences of consecutive frames among some crops (F,)."""
+        if length == 1:
+            return np.flatnonzero(mine)[:, None]
+        clip, frame = self.columns["clip"], self.columns["frame"]
+        last = length - 1
+        unbroken = (clip[last:] == clip[:-last]) & (frame[last:] - frame[:-last] == last)
+        first = np.flatnonzero(unbroken & mine[:-last])
+        return first[:, None] + np.arange(length)
+
+
+@dataclass
+class Look:
+    """One camera, one light and one sensor, for all frames of a sequence.
+
+    Attributes:
+        matrix: (2, 3) from the stored crop to the crop of the network.
+        mirrored: Whether left and right are exchanged.
+        table: (256, 3) brightness of each channel.
+        grey: Whether the image is grey.
+        side: Pixels of the face before it is enlarged; 0: not enlarged.
+        blur: Standard deviation across and down in pixels; 0: none.
+        noise: Standard deviation of the sensor's noise.
+        jpeg: Quality of JPEG; 0: not compressed.
+        cover: x, y, width, height and grey value of something in front of the face, or None.
+    """
+
+    matrix: np.ndarray
+    mirrored: bool
+    table: np.ndarray
+    grey: bool
+    side: int
+    blur: tuple[float, float]
+    noise: float
+    jpeg: int
+    cover: tuple[int, int, int, int, int] | None
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Look:
+        """A random look."""
+        mirrored = bool(rng.random() < 0.5)
+        blurred = rng.random() < SHARE_BLUR
+        cover = None
+        if rng.random() < SHARE_COVERED:
+            x, y = rng.integers(0, CROP - 20, 2)
+            width, height = rng.integers(12, 45, 2)
+            cover = (int(x), int(y), int(width), int(height), int(rng.integers(0, 256)))
         return cls(
-            crops,
-            torch.from_numpy(targets),
-            runs[mine[runs[:, 0]]],
-            torch.from_numpy(shapes),
-            torch.from_numpy(points),
-            torch.from_numpy(mirror),
+            matrix=_camera(rng, mirrored),
+            mirrored=mirrored,
+            table=_light(rng),
+            grey=bool(rng.random() < SHARE_GREY),
+            side=int(rng.uniform(SMALLEST, LARGEST)) if rng.random() < SHARE_SMALL else 0,
+            blur=tuple(rng.uniform(0.4, 1.8, 2)) if blurred else (0.0, 0.0),
+            noise=8.0 * rng.random() if rng.random() < SHARE_NOISE else 0.0,
+            jpeg=int(rng.uniform(20, 85)) if rng.random() < SHARE_JPEG else 0,
+            cover=cover,
         )
 
-    def to(self, device: torch.device) -> Source:
-        """The same on another device."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Source(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in fields.items()})
-
-    def sample(self, rng: np.random.Generator, count: int, length: int, group: int = 1) -> tuple[np.ndarray, bool]:
-        """(count, length) crop indices, and whether the sequences are repeated stills.
-
-        Single crops come in groups of so many from one run; shorter runs are left out.
-        """
-        lengths = self.runs[:, 1] - self.runs[:, 0]
-        if group > 1:
-            weights = np.where(lengths >= group, np.minimum(lengths, 200), 0)
-            chosen = self.runs[rng.choice(len(lengths), count // group, p=weights / weights.sum())]
-            return np.concatenate([rng.choice(np.arange(*run), (group, 1), replace=False) for run in chosen]), False
-        weights = np.minimum(lengths, 200) if length == 1 else np.where(lengths >= length, np.sqrt(lengths), 0)
-        still = weights.sum() == 0
-        if still:
-            weights = np.ones(len(lengths))
-        chosen = self.runs[rng.choice(len(lengths), count, p=weights / weights.sum())]
-        if still:
-            return np.repeat(chosen[:, :1], length, axis=1), True
-        first = rng.integers(chosen[:, 0], chosen[:, 1] - length + 1)
-        backwards = rng.random((count, 1)) < 0.5  # time may run backwards
-        order = np.where(backwards, np.arange(length)[::-1], np.arange(length))
-        return first[:, None] + order, False
-
-
-def augment(
-    crops: Tensor, points: Tensor, still: np.ndarray, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Over each sequence one camera and one light.
-
-    Args:
-        crops: (B, T, STORED, STORED, 3) uint8.
-        points: (B, T, P, 2) pixels of the stored crops.
-        still: (B,) over which sequences the camera moves, because the faces do not.
-        rng: Where the chances come from.
-
-    Returns:
-        (B, T, 3, CROP, CROP) uint8, the points in them, and which sequences are mirrored.
-    """
-    count, length = crops.shape[:2]
-    device = crops.device
-
-    def one(draw: Callable[..., np.ndarray], *shape: int) -> np.ndarray:
-        """Of each sequence one, or several."""
-        return draw(size=(count, 1, *shape))
-
-    mirrored = one(rng.random) < 0.5
-    drift = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
-    wobble = (drift + 0.3 * np.sin(3 * drift + 6.3 * one(rng.random))) * still[:, None]
-    scale = np.exp(np.clip(0.05 * one(rng.normal), -0.1, 0.1) + 0.01 * one(rng.normal) * wobble)
-    angle = 0.07 * one(rng.normal) + 0.02 * one(rng.normal) * wobble
-    shift = CROP / 2 * (0.03 * one(rng.normal, 2) + 0.012 * one(rng.normal, 2) * wobble[..., None])
-    shift = shift + 0.12 * rng.normal(size=(count, length, 2))  # the tracker's jitter
-    side = np.where(mirrored, -1.0, 1.0)
-    scale = scale * (CROP / STORED)
-    a, b = scale * np.cos(angle), scale * np.sin(angle)
-    m = np.stack([np.stack([a * side, -b], -1), np.stack([b * side, a], -1)], -2)  # (B, T, 2, 2)
-    offset = (CROP - 1) / 2 + shift - m @ np.full(2, (STORED - 1) / 2)
-    forward, back = (torch.tensor(x, dtype=torch.float32, device=device) for x in (m, np.linalg.inv(m)))
-    offset = torch.tensor(offset, dtype=torch.float32, device=device)
-    moved = points @ forward.transpose(-1, -2) + offset[:, :, None]
-    ys, xs = torch.meshgrid(*[torch.arange(CROP, device=device, dtype=torch.float32)] * 2, indexing="ij")
-    places = (torch.stack([xs, ys], -1).flatten(0, 1) - offset[:, :, None]) @ back.transpose(-1, -2)
-    grid = (places * (2 / (STORED - 1)) - 1).flatten(0, 1).unflatten(1, (CROP, CROP))
-    frames = crops.flatten(0, 1).permute(0, 3, 1, 2).float()
-    frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=True)
-    return _light(frames.unflatten(0, (count, length)), rng), moved, mirrored[:, 0]
+    def apply(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(STORED, STORED, 3) uint8 -> (CROP, CROP, 3) uint8."""
+        matrix = self.matrix.copy()
+        matrix[:, 2] += 0.12 * rng.normal(size=2)  # the tracker's jitter from frame to frame
+        rgb = cv2.warpAffine(
+            crop, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        if self.grey:
+            rgb = cv2.merge([cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)] * 3)
+        rgb = cv2.LUT(rgb, self.table[None])
+        if self.side:
+            small = cv2.resize(rgb, (self.side, self.side), interpolation=cv2.INTER_AREA)
+            rgb = cv2.resize(small, (CROP, CROP), interpolation=cv2.INTER_LINEAR)
+        if self.blur[0]:
+            rgb = cv2.GaussianBlur(rgb, (0, 0), self.blur[0], sigmaY=self.blur[1])
+        if self.cover is not None:
+            x, y, width, height, value = self.cover
+            rgb[y : y + height, x : x + width] = value
+        if self.noise:
+            noisy = rgb + self.noise * rng.standard_normal(rgb.shape, np.float32)
+            rgb = noisy.clip(0, 255).astype(np.uint8)
+        if self.jpeg:
+            _, data = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])
+            rgb = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return rgb
 
 
-def _light(frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """(B, T, 3, CROP, CROP) in [0, 255] to uint8, each sequence with another light, lens and sensor."""
-    count, device = len(frames), frames.device
-
-    def on(x: np.ndarray) -> Tensor:
-        return torch.tensor(x, dtype=torch.float32, device=device).view(*x.shape, *[1] * (5 - x.ndim))
-
-    def chosen(share: float) -> Tensor:
-        return torch.tensor(np.flatnonzero(rng.random(count) < share), device=device)
-
-    grey = chosen(0.35)
-    frames[grey] = frames[grey].mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
-    gamma, contrast = np.exp(0.3 * rng.normal(size=count)), rng.uniform(0.5, 1.3, count)
-    light, tint = rng.uniform(-0.15, 0.15, count), 1 + 0.06 * rng.normal(size=(count, 1, 3))
-    frames = (frames / 255).clamp(1e-4, 1) ** on(gamma)
-    frames = 255 * (((frames - 0.5) * on(contrast) + 0.5 + on(light)) * on(tint)).clamp(0, 1)
-    for some in np.array_split(np.flatnonzero(rng.random(count) < 0.2), 8):  # a smaller face, enlarged
-        if len(some):
-            side = int(rng.uniform(30, 90))
-            mine = torch.tensor(some, device=device)
-            small = F.interpolate(frames[mine].flatten(0, 1), size=(side, side), mode="area")
-            frames[mine] = F.interpolate(small, size=(CROP, CROP), mode="bilinear").unflatten(0, (len(some), -1))
-    mine = chosen(0.1)
-    if len(mine):
-        frames[mine] = _blur(frames[mine], rng.uniform(0.5, 2.0, (len(mine), 2)))
-    mine = chosen(0.05)  # something before the face
-    first, extent = on(rng.integers(0, 80, (len(mine), 2))), on(rng.integers(15, 45, (len(mine), 2)))
-    place = torch.arange(CROP, device=device)
-    rows, columns = ((place >= first) & (place < first + extent)).split(1, 1)
-    colour = on(rng.integers(0, 256, (len(mine), 1, 3)))
-    frames[mine] = torch.where(rows.transpose(-1, -2) & columns, colour, frames[mine])
-    mine = chosen(0.15)
-    noise = torch.randn(frames[mine].shape, device=device, generator=_generator(rng, device))
-    frames[mine] = (frames[mine] + noise * on(255 * 0.03 * rng.random(len(mine)))).clamp(0, 255)
-    mine = chosen(0.15)
-    if len(mine):
-        frames[mine] = _compress(frames[mine], rng.uniform(20, 85, len(mine)))
-    return frames.round().to(torch.uint8)
+def _camera(rng: np.random.Generator, mirrored: bool) -> np.ndarray:
+    """A similarity near the identity, (2, 3)."""
+    scale = (CROP / STORED) * np.exp(np.clip(0.06 * rng.normal(), -0.12, 0.12))
+    angle = 0.07 * rng.normal()
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if mirrored:
+        turn[:, 0] *= -1
+    middle = np.full(2, (STORED - 1) / 2)
+    shift = (CROP - 1) / 2 + 0.03 * CROP / 2 * rng.normal(size=2) - turn @ middle
+    return np.column_stack([turn, shift])
 
 
-def _generator(rng: np.random.Generator, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-
-
-def _blur(frames: Tensor, sigma: np.ndarray) -> Tensor:
-    """Gaussian blur of each sequence: (B, T, 3, H, W) with (B, 2) standard deviations across and down."""
-    reach = 6
-    for axis, spread in zip((-1, -2), sigma.T, strict=True):
-        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / spread[:, None]) ** 2)
-        taps /= taps.sum(1, keepdims=True)
-        edges = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
-        padded = F.pad(frames.flatten(0, 1), edges, mode="replicate").unflatten(0, frames.shape[:2])
-        weights = torch.tensor(taps, dtype=torch.float32, device=frames.device)[..., None, None, None, None]
-        frames = sum(padded.narrow(axis, k, frames.shape[axis]) * weights[:, k] for k in range(2 * reach + 1))
-    return frames
-
-
-# JPEG, ITU-T T.81: the luminance and chrominance tables of its annex K, and of JFIF the colours.
-LUMINANCE = (
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51,
-    87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101,
-    72, 92, 95, 98, 112, 100, 103, 99,
-)  # fmt: skip
-CHROMINANCE = (
-    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, *[99] * 38,
-)  # fmt: skip
-YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-
-
-def _compress(frames: Tensor, quality: np.ndarray) -> Tensor:
-    """What JPEG loses, chrominance at half the size: (B, T, 3, H, W) in [0, 255], with (B,) qualities."""
-    ycc = torch.tensor(YCC, device=frames.device)
-    luma, *chroma = torch.einsum("btchw,dc->dbthw", frames, ycc)
-    percent = np.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
-    out = [_quantise(luma - 128, LUMINANCE, percent) + 128]
-    for plane in chroma:
-        half = _quantise(F.avg_pool2d(plane, 2), CHROMINANCE, percent)
-        out.append(F.interpolate(half, scale_factor=2, mode="bilinear"))
-    return torch.einsum("dbthw,cd->btchw", torch.stack(out), torch.linalg.inv(ycc)).clamp(0, 255)
-
-
-def _quantise(plane: Tensor, table: Sequence[int], percent: np.ndarray) -> Tensor:
-    """(B, T, H, W) through the discrete cosine transform of 8 x 8 blocks, whose coefficients are rounded."""
-    k = torch.arange(8, device=plane.device, dtype=torch.float32)
-    basis = torch.cos((2 * k + 1) * k[:, None] * torch.pi / 16) / 2
-    basis[0] /= 2**0.5
-    steps = (np.reshape(table, (8, 8)) * percent[:, None, None]).clip(1).round()
-    step = torch.tensor(steps, dtype=torch.float32, device=plane.device)[:, None, None, None]
-    blocks = plane.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (B, T, rows, columns, 8, 8)
-    coefficients = (basis @ blocks @ basis.T / step).round() * step
-    return (basis.T @ coefficients @ basis).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+def _light(rng: np.random.Generator) -> np.ndarray:
+    """Another exposure: a table of brightness, (256, 3) uint8."""
+    gamma, contrast = np.exp(0.3 * rng.normal()), rng.uniform(0.5, 1.3)
+    light, tint = rng.uniform(-0.15, 0.15), 1 + 0.06 * rng.normal(size=3)
+    grey = np.linspace(0, 1, 256)[:, None] ** gamma
+    table = ((grey - 0.5) * contrast + 0.5 + light) * tint
+    return (255 * table).clip(0, 255).astype(np.uint8)
 
 
 @dataclass
@@ -272,68 +178,81 @@ class Batch:
 
     Attributes:
         crops: (B, T, 3, CROP, CROP) uint8.
-        targets: (B, T, N); NaN where unknown.
+        targets: (B, T, N, 3); NaN where unknown.
         shapes: (B, T, 52); NaN where unknown.
-        points: (B, T, POINTS, 2) in [-1, 1] over the crop; NaN where unknown.
     """
 
     crops: Tensor
     targets: Tensor
     shapes: Tensor
-    points: Tensor
+
+
+@dataclass
+class Share:
+    """The part of a batch that comes from one source.
+
+    Attributes:
+        source: The crops.
+        sequences: (S, T) indices to draw from.
+        weights: (S,) chance of each, relative to the others.
+        count: How many in a batch.
+    """
+
+    source: Source
+    sequences: np.ndarray
+    weights: np.ndarray
+    count: int
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """(count, T) indices."""
+        chances = self.weights / self.weights.sum()
+        return self.sequences[rng.choice(len(chances), self.count, p=chances)]
 
 
 class Batches(IterableDataset):
-    """The batches of a stage from step `start` on; a batch depends on the seed and its step alone.
+    """Batches of some steps; a batch depends on the seed and its step alone.
 
     Args:
-        sources: By name.
-        counts: Sequences of each source in a batch.
-        length: Frames of a sequence.
+        shares: What a batch consists of, by name.
         steps: First step and the step after the last.
-        seed: Of the run and the process.
-        groups: How many single crops of a source come from one run.
+        seed: Of the run.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, Source],
-        counts: Mapping[str, int],
-        length: int,
-        steps: range,
-        seed: tuple[int, ...],
-        groups: Mapping[str, int],
-    ) -> None:
-        self.sources, self.counts, self.length, self.steps, self.seed = sources, counts, length, steps, seed
-        self.groups = groups
+    def __init__(self, shares: Mapping[str, Share], steps: range, seed: int) -> None:
+        self.shares, self.steps, self.seed = shares, steps, seed
 
     def __iter__(self) -> Iterator[Batch]:
+        cv2.setNumThreads(1)
         worker = get_worker_info()
-        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)  # they take turns
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for step in self.steps[first::stride]:
-            yield self.batch(np.random.default_rng((*self.seed, step)))
+            yield self.batch(np.random.default_rng((self.seed, step)))
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch."""
-        parts, stills = [], []
-        for name, count in self.counts.items():
-            source = self.sources[name]
-            index, still = source.sample(rng, count, self.length, self.groups.get(name, 1))
-            rows = torch.from_numpy(index).to(source.crops.device)
-            shapes = source.shapes[rows]
-            mirror_image = shapes[..., source.shapes_mirror]
-            parts.append((source.crops[rows], source.targets[rows], source.points[rows], shapes, mirror_image))
-            stills += [still] * count
-        crops, targets, points, shapes, mirror_image = map(torch.cat, zip(*parts, strict=True))
-        # of all sources at once: on a GPU the many small steps take longer than the pictures
-        crops, points, turned = augment(crops, points, np.array(stills), rng)
-        mirrored = torch.from_numpy(turned).to(crops.device)[:, None, None]
-        shapes = torch.where(mirrored, mirror_image, shapes)
-        points = torch.where(mirrored[..., None], points[:, :, POINTS_MIRROR.to(crops.device)], points)
-        return Batch(crops, targets, shapes, points * (2 / (CROP - 1)) - 1)
+        crops, targets, shapes = [], [], []
+        for share in self.shares.values():
+            for index in share.draw(rng):
+                look = Look.draw(rng)
+                frames = [look.apply(share.source.crops[i], rng) for i in index]
+                known = share.source.shapes[index]
+                crops.append(np.stack(frames))
+                targets.append(share.source.targets[index])
+                shapes.append(known[:, share.source.mirror] if look.mirrored else known)
+        return Batch(
+            torch.from_numpy(np.stack(crops)).movedim(-1, -3),
+            torch.from_numpy(np.stack(targets)),
+            torch.from_numpy(np.stack(shapes).astype(np.float32)),
+        )
 
 
-def shrink(x: Tensor) -> Tensor:
-    """Stored crops as the network takes them: (B, 3, STORED, STORED) -> (B, 3, CROP, CROP) uint8."""
-    small = F.interpolate(x.float(), size=(CROP, CROP), mode="bilinear", antialias=True)
+def shrink(crops: np.ndarray) -> Tensor:
+    """Stored crops (F, STORED, STORED, 3) -> (F, 3, CROP, CROP) uint8, the network's input."""
+    stored = torch.from_numpy(np.ascontiguousarray(crops)).movedim(-1, -3).float()
+    small = F.interpolate(stored, size=(CROP, CROP), mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8)
+
+
+def pieces(count: int, size: int) -> Sequence[slice]:
+    """Slices that cover `count` things, `size` at a time."""
+    return [slice(start, start + size) for start in range(0, count, size)]

@@ -1,1 +1,4 @@
-"""Subcommands of `pyfau`, one module each: `add_parser` describes it, and nothing heavy is imported until it runs."""
+"""Subcommands of `pyfau`, one thin module each: they parse and print.
+
+`add_parser` describes a command. Heavy packages are imported when the command runs.
+"""

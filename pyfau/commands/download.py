@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from pyfau.errors import OptionError
+from pyfau.messages import show
 
 
 def add_parser(commands: Any) -> None:
@@ -13,21 +14,28 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "download",
         help="fetch a model into the cache and check it",
-        description="Fetch a model into the cache of the Hugging Face Hub, check it, and print where it is. What is in "
-        "the cache already is only checked.",
+        description="Fetch a model into the cache of the Hugging Face Hub, check it, and print "
+        "where it is. A model that is already in the cache is only checked.",
     )
-    parser.add_argument("name", metavar="NAME", help="a name of `pyfau models`, or user/repo on the Hub")
+    parser.add_argument(
+        "name", metavar="NAME", help="a name of `pyfau models`, or user/repo on the Hub"
+    )
     parser.add_argument("--revision", help="commit, tag or branch of a repository")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fetch, check, and say where it is."""
-    from pyfau.weights.store import find_model
+    from pyfau.weights.find import find_model
 
     with find_model(args.name, revision=args.revision, progress=not args.quiet) as found:
         if found.origin == args.name:
-            raise OptionError(f"{args.name} is a path on this machine: there is nothing to download")
-        print(f"{found.origin}: {found.path}\n{found.weights.name} has sha256 {found.sha256}")
+            raise OptionError(
+                f"{args.name} is a path on this machine: there is nothing to download"
+            )
+        show(
+            f"{found.origin}: {found.path}",
+            f"{found.weights.name} has sha256 {found.sha256}",
+        )
     return 0

@@ -1,46 +1,160 @@
-"""`pyfau info NAME`: what is known of one model, and whether it is here."""
+"""`pyfau info`: versions, devices and cache folders. `pyfau info NAME`: the facts of one model."""
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from pyfau.errors import WeightsError
+from pyfau.messages import show
+from pyfau.version import __version__
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "opencv-python",
+    "face-alignment",
+    "huggingface-hub",
+    "pillow",
+    "pyarrow",
+    "mediapipe",
+    "onnxruntime",
+    "openvino",
+)
 
 
-def show_model(name: str) -> int:
-    """Print the manifest's entry, the configuration and the place of a model. Nothing is downloaded.
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to the parsers of the command line."""
+    parser = commands.add_parser(
+        "info",
+        help="print versions, devices and cache folders, or describe one model",
+        description="Without NAME: print versions, devices and cache folders, for bug reports. "
+        "With NAME: describe the model and say whether it is on this machine.",
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="a name of `pyfau models`, a directory or user/repo",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand.
+
+    Returns:
+        0.
+    """
+    if args.name is None:
+        return _show_machine()
+    return _show_model(args.name)
+
+
+def _show_machine() -> int:
+    import platform
+
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from pyfau.models.config import BACKBONES
+    from pyfau.models.devices import resolve_device
+    from pyfau.models.engines import resolve_engine
+    from pyfau.models.inference import resolve_precision
+
+    device = resolve_device("auto")
+    precisions = [f"{name} {resolve_precision('auto', device, name)}" for name in BACKBONES]
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows: list[tuple[str, Any]] = [
+        ("pyfau", __version__),
+        ("python", platform.python_version()),
+        *((package, _installed(package)) for package in _PACKAGES),
+        ("platform", platform.platform()),
+        ("cpu threads", torch.get_num_threads()),
+        ("cuda devices", cuda or "none"),
+        ("mps", torch.backends.mps.is_available()),
+        ("device auto", device),
+        ("precision auto", ", ".join(precisions).replace("torch.", "")),
+        ("engine auto", resolve_engine("auto")),
+        ("hub cache", HF_HUB_CACHE),
+        ("torch hub (fan)", torch.hub.get_dir()),
+    ]
+    for name, value in rows:
+        show(f"{name:16} {value}")
+    return 0
+
+
+def _installed(package: str) -> str:
+    """The installed version of a package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _show_model(name: str) -> int:
+    """Print the manifest entry, the configuration and the location of a model, without a download.
 
     Raises:
-        WeightsError: It is neither in the manifest nor here.
+        WeightsError: The model is neither in the manifest nor on this machine.
     """
-    from pyfau.aus import AU_NAMES
-    from pyfau.types import au_name
+    from pyfau.aus import au_name, full_name
     from pyfau.weights.manifest import read_manifest
-    from pyfau.weights.store import find_model, read_found
 
     entry = read_manifest().get(name)
-    facts: dict[str, Any] = dict(entry.record) if entry is not None else {}
-    missing = ""
+    facts: dict[str, Any] = {}
+    if entry is not None:
+        facts |= entry.record
+    missing = None
     try:
-        with find_model(name, local_files_only=True) as found:
-            _, config, _ = read_found(found)
-            facts |= {k: getattr(config, k) for k in ("network", "backbone", "aus", "version")}
-            facts |= {"thresholds": config.thresholds, "input size": config.input_size, "made of": config.source}
-            facts |= {"sha256": found.sha256, "bytes": found.weights.stat().st_size, "here": found.path}
+        facts |= _facts_here(name)
     except WeightsError as error:
         if entry is None:
             raise
         missing = str(error)
-    print(name)
     metrics = facts.pop("reported_metrics", {})
-    facts["action units"] = ", ".join(f"{au} {AU_NAMES.get(au_name(au), '')}".strip() for au in facts.pop("aus"))
+    facts["action units"] = ", ".join(full_name(au_name(au)) for au in facts.pop("aus"))
     facts.pop("template", None)
+    show(name)
     for field, value in facts.items():
-        text = " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else value
-        print(f"  {field.replace('_', ' '):16} {text}")
+        _print_fact(field, value)
     for metric, value in metrics.items():
-        text = ", ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"  {'reported ' + metric.replace('_', ' '):16} {text}")
-    if missing:
-        print(f"  {'here':16} no: {missing}")
+        _print_fact(f"reported {metric}", value)
+    if missing is not None:
+        _print_fact("here", f"no: {missing}")
     return 0
+
+
+def _facts_here(name: str) -> dict[str, Any]:
+    """Facts of a model that is on this machine.
+
+    Raises:
+        WeightsError: It is not.
+    """
+    from pyfau.weights.find import find_model
+    from pyfau.weights.read import read_found
+
+    with find_model(name, local_files_only=True) as found:
+        _, config, _ = read_found(found)
+        return {
+            "network": config.network,
+            "backbone": config.backbone,
+            "aus": config.aus,
+            "version": config.version,
+            "thresholds": config.thresholds,
+            "input size": config.input_size,
+            "made of": config.source,
+            "sha256": found.sha256,
+            "bytes": found.weights.stat().st_size,
+            "here": found.path,
+        }
+
+
+def _print_fact(field: str, value: Any) -> None:
+    if isinstance(value, tuple):
+        value = " ".join(f"{number:g}" for number in value)
+    elif isinstance(value, dict):
+        value = ", ".join(f"{key} {number:g}" for key, number in value.items())
+    show(f"  {field.replace('_', ' '):16} {value}")

@@ -1,4 +1,4 @@
-"""`pyfau report TABLE -o PAGE`: a page that shows what `pyfau detect` wrote."""
+"""`pyfau report TABLE -o PAGE`: a web page about a table that `pyfau detect` wrote."""
 
 from __future__ import annotations
 
@@ -6,40 +6,83 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pyfau.commands.options import add_limit_option, make_limits
+from pyfau.messages import show
+
 
 def add_parser(commands: Any) -> None:
-    """Register the subcommand."""
+    """Add the subcommand to the parsers of the command line."""
     report = commands.add_parser(
         "report",
-        help="a page with timelines, summary, stills and the video",
-        description="Write one HTML page, which works offline, about a table that pyfau detect wrote.",
-    )
-    report.add_argument("table", type=Path, metavar="TABLE", help="a .csv, .parquet or .jsonl file of pyfau detect")
-    report.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE.html", help="the page to write")
-    report.add_argument(
-        "--video", type=Path, metavar="FILE", help="the clip that was scored: adds a player and a still of each AU"
+        help="write a web page with timelines, summary, stills and the video",
+        description="Write one HTML page about a table that pyfau detect wrote. It works offline.",
     )
     report.add_argument(
-        "--embed-limit", type=float, default=32.0, metavar="MIB",
-        help="a larger video stays a file of its own beside the page (default: 32)",
-    )  # fmt: skip
-    report.add_argument(
-        "--min-frames", type=int, default=1, metavar="N", help="leave out events of fewer frames (default: 1)"
+        "table", type=Path, metavar="TABLE", help="a .csv, .parquet or .jsonl file of pyfau detect"
     )
     report.add_argument(
-        "--join-frames", type=int, default=0, metavar="N",
-        help="make one event of two with at most so many frames between them (default: 0)",
-    )  # fmt: skip
-    report.add_argument("--quiet", action="store_true", help="no progress bar")
-    report.set_defaults(run=_report)
+        "-o", "--output", type=Path, required=True, metavar="PAGE.html", help="the page to write"
+    )
+    report.add_argument(
+        "--video",
+        type=Path,
+        metavar="FILE",
+        help="the scored clip: adds a player and a still of each AU",
+    )
+    report.add_argument(
+        "--embed-limit",
+        type=float,
+        default=32.0,
+        metavar="MIB",
+        help="a larger video becomes a separate file next to the page (default: 32)",
+    )
+    report.add_argument(
+        "--min-frames",
+        type=int,
+        default=1,
+        metavar="N",
+        help="leave out events with fewer frames (default: 1)",
+    )
+    report.add_argument(
+        "--join-frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="join two events with at most N frames between them (default: 0)",
+    )
+    report.add_argument(
+        "--baseline",
+        type=float,
+        metavar="QUANTILE",
+        help="adjust the scores to each face at rest, estimated as this quantile (such as 0.1); "
+        "the page can show both",
+    )
+    report.add_argument(
+        "--compare",
+        type=Path,
+        metavar="TABLE",
+        help="table of a second recording: adds a table with the figures of both",
+    )
+    report.add_argument("--quiet", action="store_true", help="show no progress bar")
+    add_limit_option(report)
+    report.set_defaults(run=run)
 
 
-def _report(args: argparse.Namespace) -> int:
-    from pyfau.report import write_report
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand.
+
+    Returns:
+        0.
+    """
+    from pyfau.report.html import write_report
     from pyfau.result import read_result
 
+    limits = make_limits(args)
+    result = read_result(args.table, limits)
+    if args.baseline is not None:
+        result = result.baseline(quantile=args.baseline)
     page = write_report(
-        read_result(args.table),
+        result,
         args.output,
         video=args.video,
         embed_limit=args.embed_limit,
@@ -47,6 +90,8 @@ def _report(args: argparse.Namespace) -> int:
         join_frames=args.join_frames,
         name=args.table.name,
         progress=not args.quiet,
+        limits=limits,
+        compare=None if args.compare is None else read_result(args.compare, limits),
     )
-    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+    show(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
     return 0

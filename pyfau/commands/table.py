@@ -1,68 +1,157 @@
-"""`pyfau table`: a table that `pyfau detect` wrote, as other programs read it."""
+"""`pyfau table`: writes a table of `pyfau detect` in a format for other programs."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyfau.errors import OptionError
+from pyfau.checks import check_rules
+from pyfau.commands.options import add_limit_option, make_limits
+from pyfau.messages import say
 
+if TYPE_CHECKING:
+    from pyfau.result import AUResult
+
+# The formats, and the suffixes of their files.
 _SUFFIXES = {
-    "csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "openface": ".csv", "pyfeat": ".csv", "events": ".csv",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "jsonl": ".jsonl",
+    "openface": ".csv",
+    "pyfeat": ".csv",
+    "events": ".csv",
     "elan": ".eaf",
-}  # fmt: skip
-_BY_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".eaf": "elan"}
+    "bids": ".tsv",
+}
+_BY_SUFFIX = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".eaf": "elan",
+    ".tsv": "bids",
+}
+_WITH_EVENTS = ("events", "elan", "bids")
 
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand to the parsers of the command line."""
     parser = commands.add_parser(
         "table",
-        help="write a table for other programs: OpenFace, py-feat, ELAN, events, JSON Lines",
-        description="Read a table that pyfau detect wrote and write it in another format. See docs/formats.md.",
-    )
-    parser.add_argument("table", type=Path, metavar="TABLE", help="a .csv, .parquet or .jsonl file of pyfau detect")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file to write")
-    parser.add_argument(
-        "--format", choices=tuple(_SUFFIXES), help="of the output (default: what its suffix says; .csv: csv, as detect)"
+        help="write a table for other programs: OpenFace, py-feat, ELAN, BIDS, events, JSON Lines",
+        description="Read a table that pyfau detect wrote and write it in another format. See "
+        "docs/formats.md.",
     )
     parser.add_argument(
-        "--min-frames", type=int, metavar="N", help="events, elan: leave out events of fewer frames (default: 1)"
+        "table", type=Path, metavar="TABLE", help="a .csv, .parquet or .jsonl file of pyfau detect"
     )
     parser.add_argument(
-        "--join-frames", type=int, metavar="N", help="events, elan: join events so few frames apart (default: 0)"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="the file to write"
     )
     parser.add_argument(
-        "--baseline", type=float, metavar="QUANTILE",
-        help="first adjust each face's scores to this quantile of them, such as 0.1; see docs/baseline.md",
-    )  # fmt: skip
-    parser.set_defaults(run=_table)
+        "--format",
+        choices=tuple(_SUFFIXES),
+        help="format of the output (default: by its suffix; .csv is the csv format of detect)",
+    )
+    parser.add_argument(
+        "--min-frames",
+        type=int,
+        metavar="N",
+        help="events, elan, bids: leave out events with fewer frames (default: 1)",
+    )
+    parser.add_argument(
+        "--join-frames",
+        type=int,
+        metavar="N",
+        help="events, elan, bids: join two events with at most N frames between them (default: 0)",
+    )
+    parser.add_argument(
+        "--blinks",
+        action="store_true",
+        default=None,
+        help="events, elan, bids: list closures of the eyes under 0.5 s as AU45 instead of AU43",
+    )
+    parser.add_argument(
+        "--markers",
+        type=Path,
+        metavar="EVENTS.tsv",
+        help="csv: add a column marker with the codes of this file of BIDS events",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=float,
+        metavar="QUANTILE",
+        help="first subtract the scores of each face at rest, estimated as this quantile (such as "
+        "0.1); see docs/baseline.md",
+    )
+    add_limit_option(parser)
+    parser.set_defaults(run=run)
 
 
-def _table(args: argparse.Namespace) -> int:
-    import sys
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand.
 
-    from pyfau.overlay import check_is_other
-    from pyfau.result import AUResult, read_result, write_whole
+    Returns:
+        0.
+    """
+    from pyfau.files import check_is_other
+    from pyfau.result import read_result
+    from pyfau.tables.metadata import write_whole
 
     kind = args.format or _BY_SUFFIX.get(args.output.suffix.lower())
-    if kind is None:
-        raise OptionError(f"--output {args.output}: expected {', '.join(_BY_SUFFIX)}, or --format")
-    if args.output.suffix.lower() != _SUFFIXES[kind]:
-        raise OptionError(f"--format {kind} is written to a {_SUFFIXES[kind]} file, got --output {args.output}")
+    options = {name: getattr(args, name) for name in ("min_frames", "join_frames", "blinks")}
+    options = {name: value for name, value in options.items() if value is not None}
+    _check_usage(kind, args.output, options, args.markers)
     check_is_other(args.output, args.table)
-    options = {name: value for name in ("min_frames", "join_frames") if (value := getattr(args, name)) is not None}
-    if options and kind not in ("events", "elan"):
-        raise OptionError("--min-frames and --join-frames are for --format events and elan")
-    result: AUResult = read_result(args.table)
+    result: AUResult = read_result(args.table, make_limits(args))
     if args.baseline is not None:
         result = result.baseline(quantile=args.baseline)
     for warning in result.warnings:
-        print(f"pyfau: {args.table}: {warning}", file=sys.stderr)
-    if kind == "pyfeat":
-        write_whole(args.output, result.to_pyfeat().round(6).to_csv(index=False, lineterminator="\n"))
+        say(f"pyfau: {args.table}: {warning}", sys.stderr)
+    if args.markers is not None:
+        write_marked(result, args.markers, args.output)
+    elif kind == "pyfeat":
+        # The other formats have methods that write; this one makes a data frame.
+        table = result.to_pyfeat().round(6)
+        write_whole(args.output, table.to_csv(index=False, lineterminator="\n"))
     else:
-        getattr(result, f"to_{kind}")(args.output, **options)
-    print(f"{args.table}: {len(result)} rows, {kind}, {args.output}")
+        write = getattr(result, f"to_{kind}")
+        write(args.output, **options)
+    say(f"{args.table}: {len(result)} rows, {kind}, {args.output}")
     return 0
+
+
+def write_marked(result: AUResult, markers: Path, output: Path) -> None:
+    """Write the rows as CSV, with the codes of stimuli in a column `marker`."""
+    from pyfau.analysis.markers import join_markers
+    from pyfau.formats.bids import read_bids_events
+    from pyfau.tables.cells import guard_cell
+    from pyfau.tables.metadata import write_whole
+
+    table = join_markers(result.to_dataframe(), read_bids_events(markers)).round(6)
+    for name in {"file", "marker"} & set(table.columns):
+        table[name] = table[name].map(guard_cell, na_action="ignore")
+    write_whole(output, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _check_usage(
+    kind: str | None, output: Path, options: dict[str, int], markers: Path | None
+) -> None:
+    """Refuse a format and a file that do not agree, and options of other formats."""
+    suffix = _SUFFIXES.get(kind or "")
+    check_rules(
+        (
+            kind is None,
+            f"--output {output}: expected {', '.join(_BY_SUFFIX)}, or --format",
+        ),
+        (
+            output.suffix.lower() != suffix,
+            f"--format {kind} is written to a {suffix} file, got --output {output}",
+        ),
+        (
+            bool(options) and kind not in _WITH_EVENTS,
+            "--min-frames, --join-frames and --blinks are for --format events, elan and bids",
+        ),
+        (markers is not None and kind != "csv", "--markers is for --format csv"),
+    )

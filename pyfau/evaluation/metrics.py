@@ -1,4 +1,4 @@
-"""Measures of scores against labels, by scikit-learn where it has them."""
+"""Measures of scores against labels; scikit-learn computes those that it has."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def measure(
 ) -> Measures:
     """Measure every AU over the frames that have both a label and a score.
 
-    F1 is that of the official code: 2 P R / (P + R), and 0 where that is 0 / 0, as for an AU that neither occurs nor is
-    ever reported. Without a single frame to judge by, every figure of the AU is None, and means leave it out.
+    F1 is that of the official code: 2 P R / (P + R), and 0 where that is 0 / 0, as for an AU that
+    neither occurs nor is reported. If an AU has no such frame, its figures are None, and means
+    leave it out.
 
     Args:
         labels: (F, N) 1 present, 0 absent, anything else ignored.
         scores: (F, N) in [0, 1], NaN where there is none.
-        active: (F, N) the thresholded answer.
+        active: (F, N) whether the score is at least the threshold.
         aus: The N names.
-        more: Also the area under the ROC curve, the best F1 that any threshold reaches on these frames and that
-            threshold, ICC(3,1) of label and score, and the expected calibration error over 10 bins.
+        more: Also compute the area under the ROC curve, the best F1 that any threshold reaches on
+            these frames and that threshold, ICC(3,1) of label and score, and the expected
+            calibration error over 10 bins.
 
     Returns:
-        `{"frames": F that count, "aus": {name: {"frames", "present", "f1", "accuracy", ...}}, "mean": {"f1", ...}}`,
-        all in [0, 1] except ICC, which is in [-1, 1].
+        `{"frames": F that count, "aus": {name: {"frames", "present", "f1", "accuracy", ...}},
+        "mean": {"f1", ...}}`, all in [0, 1] except ICC, which is in [-1, 1].
 
     Raises:
         InputError: The shapes differ.
@@ -45,17 +47,67 @@ def measure(
     """
     if not labels.shape == scores.shape == active.shape == (len(labels), len(aus)):
         raise InputError(
-            f"expected labels, scores and answers of one shape (F, {len(aus)}), got {labels.shape}, {scores.shape}, "
-            f"{active.shape}"
+            f"expected labels, scores and active flags of one shape (F, {len(aus)}), got "
+            f"{labels.shape}, {scores.shape}, {active.shape}"
         )
     counts = ((labels == 0) | (labels == 1)) & np.isfinite(scores)
     figures = {}
     for i, au in enumerate(aus):
         mine = counts[:, i]
-        figures[au] = _measure_au(labels[mine, i], scores[mine, i].astype(np.float64), active[mine, i], more)
-    names = [name for name in next(iter(figures.values()), {}) if name not in ("frames", "present", "best_threshold")]
+        figures[au] = _measure_au(
+            labels[mine, i], scores[mine, i].astype(np.float64), active[mine, i], more
+        )
+    names = [
+        name
+        for name in next(iter(figures.values()), {})
+        if name not in ("frames", "present", "best_threshold")
+    ]
     means = {name: mean_of([figures[au][name] for au in aus]) for name in names}
     return {"frames": int(counts.any(axis=1).sum()), "aus": figures, "mean": means}
+
+
+def measure_intensity(
+    grades: npt.NDArray[np.float32], intensities: npt.NDArray[np.float32], aus: Sequence[str]
+) -> Measures:
+    """Compare intensities with graded labels, over the frames that have both.
+
+    Args:
+        grades: (F, N) FACS grades in [0, 5], NaN where there is no label.
+        intensities: (F, N) in [0, 5], NaN where there is none.
+        aus: The N names.
+
+    Returns:
+        `{"frames": F that count, "aus": {name: {"frames", "pearson", "icc", "mae"}}, "mean":
+        {"pearson", "icc", "mae"}}`. Pearson's r and ICC(3,1) are in [-1, 1], and None where the
+        grades or the intensities do not vary; the mean absolute error is in grades.
+
+    Raises:
+        InputError: The shapes differ.
+    """
+    if not grades.shape == intensities.shape == (len(grades), len(aus)):
+        raise InputError(
+            f"expected grades and intensities of one shape (F, {len(aus)}), got {grades.shape}, "
+            f"{intensities.shape}"
+        )
+    counts = np.isfinite(grades) & np.isfinite(intensities)
+    figures = {}
+    for i, au in enumerate(aus):
+        both = np.stack([grades[:, i], intensities[:, i]], axis=1)[counts[:, i]]
+        figures[au] = _measure_grades(both.astype(np.float64))
+    means = {name: mean_of([figures[au][name] for au in aus]) for name in ("pearson", "icc", "mae")}
+    return {"frames": int(counts.any(axis=1).sum()), "aus": figures, "mean": means}
+
+
+def _measure_grades(both: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Measures of (F, 2) grades and intensities."""
+    figures: dict[str, Any] = {"frames": len(both), "pearson": None, "icc": None, "mae": None}
+    if not len(both):
+        return figures
+    figures["mae"] = float(np.abs(both[:, 0] - both[:, 1]).mean())
+    if (both.std(axis=0) > 0).all():
+        figures["pearson"] = float(np.corrcoef(both.T)[0, 1])
+        figures["icc"] = icc_3_1(both)
+    return figures
 
 
 def over_folds(folds: Sequence[Measures]) -> Measures:
@@ -69,37 +121,84 @@ def over_folds(folds: Sequence[Measures]) -> Measures:
             else mean_of([row[name] for row in rows])
             for name in rows[0]
         }
-    result["mean"] = {name: mean_of([fold["mean"][name] for fold in folds]) for name in folds[0]["mean"]}
+    result["mean"] = {
+        name: mean_of([fold["mean"][name] for fold in folds]) for name in folds[0]["mean"]
+    }
     return result
 
 
+def best_threshold(labels: npt.NDArray[Any], scores: npt.NDArray[np.float64]) -> float | None:
+    """The threshold with the highest F1 on these frames.
+
+    Args:
+        labels: (F,) 0 or 1.
+        scores: (F,), finite.
+
+    Returns:
+        A score; None if no frame is present.
+
+    Raises:
+        DependencyError: scikit-learn is not installed.
+    """
+    if not labels.sum():
+        return None
+    _, threshold = _best_f1(labels, scores)
+    return threshold
+
+
+def _best_f1(labels: npt.NDArray[Any], scores: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The highest F1 that a threshold reaches, and that threshold."""
+    precision, recall, thresholds = _sklearn().precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(np.argmax(f1[:-1]))  # the last point has no threshold
+    return float(f1[best]), float(thresholds[best])
+
+
+def _sklearn() -> Any:
+    try:
+        from sklearn import metrics
+    except ImportError:
+        raise DependencyError(
+            "measures need the package scikit-learn: pip install 'pyfau[evaluate]'"
+        ) from None
+    return metrics
+
+
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """The mean of those that are numbers; None if none is."""
+    """The mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 
 
 def icc_3_1(ratings: npt.NDArray[np.float64]) -> float | None:
-    """Intraclass correlation ICC(3,1) of Shrout and Fleiss (1979): fixed raters, single ratings, consistency.
+    """Intraclass correlation ICC(3,1): fixed raters, single ratings, consistency.
+
+    Source: Shrout and Fleiss, "Intraclass correlations", Psychological Bulletin 86, 1979.
 
     Args:
         ratings: (n, k) of n targets by k raters.
 
     Returns:
-        (BMS - EMS) / (BMS + (k - 1) EMS); None for fewer than two targets or ratings that do not vary.
+        (BMS - EMS) / (BMS + (k - 1) EMS); None for fewer than two targets or ratings that do not
+        vary.
     """
     n, k = ratings.shape
     if n < 2 or k < 2:
         return None
-    rows, columns, grand = ratings.mean(axis=1), ratings.mean(axis=0), ratings.mean()
+    rows = ratings.mean(axis=1)
+    columns = ratings.mean(axis=0)
+    grand = ratings.mean()
     between = k * float(np.sum((rows - grand) ** 2)) / (n - 1)
-    rest = float(np.sum((ratings - rows[:, None] - columns[None, :] + grand) ** 2)) / ((n - 1) * (k - 1))
-    whole = between + (k - 1) * rest
-    return (between - rest) / whole if whole > 0 else None
+    errors = ratings - rows[:, None] - columns[None, :] + grand
+    error = float(np.sum(errors**2)) / ((n - 1) * (k - 1))
+    whole = between + (k - 1) * error
+    return (between - error) / whole if whole > 0 else None
 
 
 def calibration_error(present: npt.NDArray[Any], scores: npt.NDArray[np.float64]) -> float:
-    """Expected calibration error: |share present - mean score| of 10 bins of equal width, weighted by their frames.
+    """Expected calibration error: |share present - mean score| of 10 bins of equal width.
+
+    Bins are weighted by their frames.
 
     Args:
         present: (F,) 0 or 1, at least one.
@@ -111,28 +210,25 @@ def calibration_error(present: npt.NDArray[Any], scores: npt.NDArray[np.float64]
 
 
 def _measure_au(
-    labels: npt.NDArray[np.int8], scores: npt.NDArray[np.float64], active: npt.NDArray[np.bool_], more: bool
+    labels: npt.NDArray[np.int8],
+    scores: npt.NDArray[np.float64],
+    active: npt.NDArray[np.bool_],
+    more: bool,
 ) -> Mapping[str, Any]:
-    try:
-        from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve, roc_auc_score
-    except ImportError:
-        raise DependencyError("figures need the package scikit-learn: pip install 'pyfau[evaluate]'") from None
+    sklearn = _sklearn()
     frames, present = len(labels), int(labels.sum())
     figures: dict[str, Any] = {"frames": frames, "present": present, "f1": None, "accuracy": None}
     if more:
         figures |= dict.fromkeys(("auc", "best_f1", "best_threshold", "icc", "calibration_error"))
     if not frames:
         return figures
-    figures["f1"] = float(f1_score(labels, active, zero_division=0.0))
-    figures["accuracy"] = float(accuracy_score(labels, active))
+    figures["f1"] = float(sklearn.f1_score(labels, active, zero_division=0.0))
+    figures["accuracy"] = float(sklearn.accuracy_score(labels, active))
     if more:
         figures["icc"] = icc_3_1(np.stack([labels, scores], axis=1))
         figures["calibration_error"] = calibration_error(labels, scores)
         if 0 < present < frames:
-            figures["auc"] = float(roc_auc_score(labels, scores))
+            figures["auc"] = float(sklearn.roc_auc_score(labels, scores))
         if present:
-            precision, recall, thresholds = precision_recall_curve(labels, scores)
-            f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-            best = int(np.argmax(f1[:-1]))  # the last point is no threshold
-            figures["best_f1"], figures["best_threshold"] = float(f1[best]), float(thresholds[best])
+            figures["best_f1"], figures["best_threshold"] = _best_f1(labels, scores)
     return figures

@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyfau.analysis.events import EventRules, find_events
 from pyfau.errors import InputError
-from pyfau.events import events
-from pyfau.result import AUResult, write_whole
+from pyfau.files import reason_of
+from pyfau.tables.cells import is_formula
+from pyfau.tables.metadata import write_whole
+from pyfau.tables.readers import read_fields
+from pyfau.tables.rows import AURows
+from pyfau.tables.schema import MOST_WHOLE, between, check_ranges
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pyfau.result import StrPath
+    from pyfau.types import StrPath
+
+_NUMBER = between(0, MOST_WHOLE, whole=True, missing=False)
+_RULES = {
+    "face_id": _NUMBER,
+    "onset_frame": _NUMBER,
+    "offset_frame": _NUMBER,
+    "peak_frame": _NUMBER,
+    "onset_s": between(-1e12, 1e12),
+    "offset_s": between(-1e12, 1e12),
+    "peak": between(0, 1),
+}
 
 
-def write_events(result: AUResult, path: StrPath, *, min_frames: int = 1, join_frames: int = 0) -> Path:
+def write_events(result: AURows, path: StrPath, rules: EventRules) -> Path:
     """See `AUResult.to_events`."""
-    found = events(result, min_frames=min_frames, join_frames=join_frames).round(
-        {"onset_s": 6, "offset_s": 6, "peak": 6}
-    )
+    found = rules.find(result)
+    found = found.round({"onset_s": 6, "offset_s": 6, "peak": 6})
     return write_whole(path, found.to_csv(index=False, lineterminator="\n"))
 
 
 def read_events(path: StrPath) -> pd.DataFrame:
-    """Read what `AUResult.to_events` wrote: the table of `pyfau.events.events`, with the same types.
+    """Read what `AUResult.to_events` wrote.
+
+    Returns:
+        The table of `pyfau.analysis.find_events`, with the same types.
 
     Raises:
         InputError: There is no such file, or it is not of this kind.
     """
     import pandas as pd
 
-    types = dict(events(AUResult((), {})).dtypes)
+    types = dict(find_events(AURows((), {})).dtypes)
+    what = f"{path} as a list of events"
     try:
-        table: pd.DataFrame = pd.read_csv(Path(path), dtype=types, encoding="utf-8")[list(types)]
-        return table
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot read {path} as a list of events: {error}") from None
+        data = Path(path).read_bytes()
+        read_fields(data, what)
+        table: pd.DataFrame = pd.read_csv(
+            io.BytesIO(data), dtype=types, encoding="utf-8-sig", index_col=False
+        )[list(types)]
+    except InputError:
+        raise
+    # pandas raises OverflowError for whole numbers of more than 64 bits.
+    except (OSError, ValueError, KeyError, OverflowError, csv.Error) as error:
+        raise InputError(f"cannot read {what}: {reason_of(error)}") from None
+    check_ranges(table, _RULES, what)
+    for au in table["au"].unique():
+        if not isinstance(au, str) or not au.isprintable() or is_formula(au):
+            raise InputError(f"cannot read {what}: {au!r:.80} is not a name of an action unit")
+    for first, last in (("onset_frame", "offset_frame"), ("onset_s", "offset_s")):
+        wrong = table[first] > table[last]
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax()) + 1
+            raise InputError(f"cannot read {what}: {first} is after {last} in row {row}")
+    return table

@@ -7,17 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyfau.errors import InputError
 from pyfau.formats.openface import read_table
+from pyfau.tables.cells import guard_cell
+from pyfau.tables.schema import MOST_PIXELS, MOST_WHOLE, between
+from pyfau.types import POINT_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pyfau.result import AUResult, StrPath
+    from pyfau.tables.rows import AURows
+    from pyfau.types import StrPath
 
-_PERSON = "Person_"  # what py-feat calls the faces that it takes for one person
+_PIXELS = between(-MOST_PIXELS, MOST_PIXELS)
+_RULES = {
+    "frame": between(0, MOST_WHOLE, whole=True, missing=False),
+    "time_s": between(-1e12, 1e12),
+    "FaceRect(X|Y|Width|Height)": _PIXELS,
+    "FaceScore": between(0, 1),
+    r"AU\d\d[LR]?": between(0, 1),
+    "Pitch|Roll|Yaw": between(-360, 360),
+}
+_MOST_DIGITS = 15  # of the number of a person
+_POSE = {"Pitch": "pitch", "Roll": "roll", "Yaw": "yaw"}  # degrees
+_PERSON = "Person_"  # prefix of the names that py-feat gives to persons
 
 
-def to_pyfeat(result: AUResult) -> pd.DataFrame:
+def to_pyfeat(result: AURows) -> pd.DataFrame:
     """See `AUResult.to_pyfeat`."""
     import pandas as pd
 
@@ -31,11 +47,18 @@ def to_pyfeat(result: AUResult) -> pd.DataFrame:
         "FaceRectHeight": table["y2"] - table["y1"],
         "FaceScore": table["confidence"].where(table["success"] == 1),
     }
+    if result.has_landmarks:
+        columns |= {name: table[name] for name in POINT_COLUMNS}
+    if result.has_measures:
+        columns |= {name: table[measure] for name, measure in _POSE.items()}
     columns |= {au: table[au] for au in result.aus}
     columns["Identity"] = (_PERSON + table["face_id"].astype("string")).astype("string")
+    # File names can contain bytes that are not text.
     source = str(result.metadata.get("source") or "").encode(errors="backslashreplace").decode()
     names = table["file"] if "file" in table else pd.Series(source, table.index, "string")
-    columns["input"] = names.str.replace("\r", r"\r", regex=False)  # unquoted in CSV before Python 3.13
+    # Before Python 3.13, the csv module does not quote a carriage return.
+    names = names.str.replace("\r", r"\r", regex=False)
+    columns["input"] = names.map(guard_cell, na_action="ignore").astype("string")
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
 
@@ -44,25 +67,30 @@ def read_pyfeat(path: StrPath) -> pd.DataFrame:
     """Read a CSV that py-feat wrote, or `AUResult.to_pyfeat().to_csv(path, index=False)`.
 
     Returns:
-        The columns of `AUResult.to_dataframe` that py-feat has: frame (int64), time_s (float64, NaN in files of
-        py-feat, which gives whole seconds), face_id (Int64, the number in Identity, or 0 where there is none; missing
-        without a face), success (int64), confidence, x1, y1, x2, y2, and AU01 ... (float64). What the action units mean
-        depends on py-feat's detector: probabilities ("xgb", and the heads of Detectorv2) or 0 and 1 ("svm").
+        The columns of `AUResult.to_dataframe` that py-feat has as well:
+
+        - frame and success (int64).
+        - time_s (float64). It is NaN in files of py-feat, which have whole seconds only.
+        - face_id (Int64), the number in Identity; 0 if the file has no Identity; missing in rows
+          without a face.
+        - confidence, x1, y1, x2, y2 and AU01 ... (float64). The values of the action units depend
+          on the detector of py-feat: probabilities ("xgb" and Detectorv2), or 0 and 1 ("svm").
+        - pitch, yaw and roll (float64, degrees) with the signs of the file, if it has a head pose.
 
     Raises:
-        InputError: There is no such file, or it is not of this kind.
+        InputError: The file does not exist, or py-feat did not write it.
     """
     import pandas as pd
 
     box = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore")
     text = ("Identity", "input", "approx_time")
-    table = read_table(path, "py-feat", ("frame", *box), text)
+    table = read_table(path, "py-feat", ("frame", *box), _RULES, text)
     success = table["FaceRectX"].notna()
     person = table["Identity"] if "Identity" in table else pd.Series(f"{_PERSON}0", table.index)
     columns = {
         "frame": table["frame"].astype(np.int64),
         "time_s": table["time_s"] if "time_s" in table else pd.Series(np.nan, table.index),
-        "face_id": person.astype("string").str.extract(r"(\d+)$")[0].where(success).astype("Int64"),
+        "face_id": _numbers_of(person, path).where(success),
         "success": success.astype(np.int64),
         "confidence": table["FaceScore"].fillna(0),
         "x1": table["FaceRectX"],
@@ -70,6 +98,22 @@ def read_pyfeat(path: StrPath) -> pd.DataFrame:
         "x2": table["FaceRectX"] + table["FaceRectWidth"],
         "y2": table["FaceRectY"] + table["FaceRectHeight"],
     }
-    columns |= {str(name): table[name] for name in table.columns if re.fullmatch(r"AU\d\d", str(name))}
+    columns |= {
+        str(name): table[name] for name in table.columns if re.fullmatch(r"AU\d\d[LR]?", str(name))
+    }
+    if set(_POSE) <= set(table.columns):
+        columns |= {measure: table[name] for name, measure in _POSE.items()}
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
+
+
+def _numbers_of(person: pd.Series[str], path: StrPath) -> pd.Series[int]:
+    """The number at the end of each name, such as 3 of "Person_3"; missing without one."""
+    digits = person.astype("string").str.extract("([0-9]+)$")[0]
+    if (digits.str.len() > _MOST_DIGITS).any():
+        raise InputError(
+            f"cannot read {path} as a table of py-feat: the number of a person in Identity has "
+            f"more than {_MOST_DIGITS} digits"
+        )
+    numbers: pd.Series[int] = digits.astype("Int64")
+    return numbers

@@ -1,29 +1,40 @@
-"""What a model is, as data: action units, regions, sizes, alignment. One network serves all of it."""
+"""The configuration of a network: action units, regions, sizes and alignment."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import operator
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from pyfau.aus import au_name
 from pyfau.errors import ConfigError
-from pyfau.types import au_name
+from pyfau.models.protocol import Crop, Licence, Output
+from pyfau.records import parse_json
 
 GRID = 7  # every network ends on a 7 x 7 grid of tokens
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BACKBONES = ("resnet50", "swin_b", "small")
-HEADS = ("cosine", "logistic")
-
-# Landmarks in fractions of the crop, in the order of `pyfau.types.Face`, measured with MTCNN on the authors' published
-# sample pictures and then made level and symmetric: heights are averaged over left and right, and the midline is the
-# mean of the eyes' middle, the nose and the mouth's middle.
-BP4D_TEMPLATE = ((0.307, 0.276), (0.709, 0.276), (0.508, 0.512), (0.3345, 0.695), (0.6815, 0.695))
-DISFA_TEMPLATE = ((0.370, 0.290), (0.660, 0.290), (0.515, 0.480), (0.391, 0.614), (0.639, 0.614))
+NetworkName = Literal["mdhr"]
+BackboneName = Literal["resnet50", "swin_b", "small"]
+HeadName = Literal["cosine", "logistic"]
+BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
+HEADS: tuple[HeadName, ...] = get_args(HeadName)
+MAX_NAME = 100  # characters
+_NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]*"
+_INPUT_SIZES = {"resnet50": 224, "swin_b": 224, "small": 112}
+# For each option the lowest and highest value of each number. The first stage of the small
+# network may have no blocks: its map is then that of the stem.
+_BACKBONE_OPTIONS = {
+    "small": {
+        "widths": ((1, 1024),) * 4,
+        "blocks": ((0, 16), (1, 16), (1, 16), (1, 16)),
+        "local": ((0, 1024),),
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +54,30 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class MDHRConfig:
-    """Everything that tells one MDHR from another.
+    """All properties in which networks of the kind MDHR differ.
 
     Attributes:
         name: For example "mdhr-resnet50-bp4d-fold1".
-        version: Of the weights, not of the code.
+        version: Version of the weights, not of the code.
         backbone: One of `BACKBONES`.
-        aus: FACS numbers, ascending: the order of the scores.
-        regions: Groups that share out `aus`.
-        project_regions: Whether each group has a projection of its own before its heads (BP4D: yes, DISFA: no).
+        aus: FACS numbers, ascending. The scores are in this order.
+        regions: Groups of action units. Each action unit is in one group.
+        project_regions: Whether each group has a projection before its heads (BP4D: yes,
+            DISFA: no).
         input_size: Side of the crop in pixels.
         width: D, channels of the tokens.
         dynamic_channels: Channels of each of the four difference projections.
         template: (5, 2) landmarks in fractions of the crop.
-        thresholds: A score at or over it counts as active; one an AU.
-        mean, std: Of the RGB channels, for pixels in [0, 1].
+        thresholds: One per AU, in [0, 1]. An AU is active if its score reaches the threshold.
+        mean, std: Mean and standard deviation of the RGB channels, for pixels in [0, 1].
         backbone_options: Passed to the backbone.
-        head: "cosine", the paper's, or "logistic": a weighted sum of an AU's features, through a sigmoid.
-        calibration: For each AU (slope, offset) on the log-odds of its score, or empty: scores as the head gives them.
+        head: "cosine", the paper's, or "logistic": a weighted sum of an AU's features, through a
+            sigmoid.
+        calibration: For each AU (slope, offset) on the log-odds of its score. Empty: the scores
+            of the head are not changed.
         source: Where the weights came from, in words.
+        grade_offsets: For each AU the constants (trace, strong) that turn a score into an
+            intensity, see `pyfau.intensity`; empty: the network has no intensity.
     """
 
     name: str
@@ -82,80 +98,44 @@ class MDHRConfig:
     calibration: tuple[tuple[float, float], ...] = ()
     source: str = ""
     network: str = "mdhr"
+    grade_offsets: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        def demand(holds: bool, text: str) -> None:
-            if not holds:
-                raise ConfigError(f"model config {self.name!r}: {text}")
-
-        for name in ("name", "backbone", "version", "source", "network"):
-            value = getattr(self, name)
-            demand(isinstance(value, str) and value.isprintable(), f"{name} must be printable text, got {value!r}")
-        for name in ("input_size", "width", "dynamic_channels"):
-            demand(type(getattr(self, name)) is int, f"{name} must be a whole number, got {getattr(self, name)!r}")
-        demand(isinstance(self.project_regions, bool), f"project_regions must be a bool, got {self.project_regions!r}")
-        options = self.backbone_options
-        demand(isinstance(options, Mapping), f"backbone_options must be a mapping, got {options!r}")
-        demand(self.head in HEADS, f"unknown head {self.head!r}, expected one of {HEADS}")
-        demand(
-            len(self.calibration) in (0, len(self.aus))
-            and all(0 < slope < math.inf and math.isfinite(offset) for slope, offset in self.calibration),
-            f"calibration must be empty or {len(self.aus)} pairs of a positive slope and an offset, "
-            f"got {self.calibration}",
-        )
-        demand(self.network == "mdhr", f"unknown network {self.network!r}, expected 'mdhr'")
-        demand(self.backbone in BACKBONES, f"unknown backbone {self.backbone!r}, expected one of {BACKBONES}")
-        demand(
-            0 < len(self.aus) <= 64 and self.aus == tuple(sorted(set(self.aus))) and min(self.aus) > 0,
-            f"aus must be distinct, ascending and positive, got {self.aus}",
-        )
-        grouped = sorted(au for region in self.regions for au in region.aus)
-        demand(grouped == list(self.aus), f"the regions hold AUs {grouped}, expected each of {self.aus} once")
+        for holds, expected, fields in _CHECKS:
+            try:
+                right = holds(self)
+            except (TypeError, ValueError):  # a value of another type
+                right = False
+            if not right:
+                values = " and ".join(repr(getattr(self, name)) for name in fields)
+                raise ConfigError(
+                    f"model config {self.name!r:.100}: {expected.format(config=self)}, "
+                    f"got {values:.300}"
+                )
         for region in self.regions:
-            start, stop = region.rows
-            demand(0 <= start < stop <= GRID, f"region {region.name!r}: rows {region.rows} are not within 0..{GRID}")
-            count = len(region.aus)
-            demand(0 < count <= 10, f"region {region.name!r}: {count} AUs, at least 1 and at most 10 make a class")
-        demand(self.input_size in (112, 224), f"input_size must be 112 or 224, got {self.input_size}")
-        size = 112 if self.backbone == "small" else 224
-        demand(self.input_size == size, f"input_size must be {size} for {self.backbone!r}, got {self.input_size}")
-        known = {"widths": 1024, "blocks": 16} if self.backbone == "small" else {}
-        for name, values in options.items():
-            if name == "local" and self.backbone == "small":
-                demand(type(values) is int and 0 <= values <= 1024, f"local must be in 0..1024, got {values!r}")
-                continue
-            demand(
-                name in known
-                and isinstance(values, list | tuple)
-                and len(values) == 4
-                and all(type(v) is int and 1 <= v <= known[name] for v in values[1:])
-                and type(values[0]) is int
-                and (0 if name == "blocks" else 1) <= values[0] <= known[name],
-                f"backbone_options of {self.backbone!r} may be four numbers each, {known or 'nothing'} at most, "
-                f"got {name}={values!r}",
-            )
-        demand(8 <= self.width <= 4096, f"width must be in 8..4096, got {self.width}")
-        demand(8 <= self.dynamic_channels <= 8192, f"dynamic_channels must be in 8..8192, got {self.dynamic_channels}")
-        points = [c for point in self.template for c in point]
-        demand(
-            len(self.template) == 5 and len(points) == 10 and all(0.0 < c < 1.0 for c in points),
-            f"template must be five points within the crop, got {self.template}",
-        )
-        demand(
-            all(max(line) - min(line) >= 0.01 for line in zip(*self.template, strict=True)),
-            f"the points of the template must lie apart, got {self.template}",
-        )
-        demand(
-            len(self.thresholds) == len(self.aus) and all(0.0 <= t <= 1.0 for t in self.thresholds),
-            f"thresholds must be {len(self.aus)} numbers in [0, 1], got {self.thresholds}",
-        )
-        demand(
-            len(self.mean) == len(self.std) == 3
-            and all(-1e3 <= m <= 1e3 for m in self.mean)
-            and all(1e-6 <= s <= 1e3 for s in self.std),
-            f"mean and std must be three numbers each, 1000 at most, std positive and 1e-6 at least, "
-            f"got {self.mean}, {self.std}",
-        )
+            _check_region(self, region)
+        for option, value in self.backbone_options.items():
+            _check_backbone_option(self, option, value)
+
+    @property
+    def count(self) -> int:
+        """Number of action units, and so of scores."""
+        return len(self.aus)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """One occurrence for each action unit, in the order of the scores."""
+        return tuple(Output(au) for au in self.aus)
+
+    @property
+    def crop(self) -> Crop:
+        """How a face is cut out: the landmarks are moved to the template."""
+        return Crop("template", template=self.template)
+
+    @property
+    def licence(self) -> Licence | None:
+        """None: the manifest states the licence of each model by its name."""
+        return None
 
     @property
     def au_names(self) -> tuple[str, ...]:
@@ -163,14 +143,24 @@ class MDHRConfig:
         return tuple(au_name(au) for au in self.aus)
 
     @property
+    def has_intensity(self) -> bool:
+        """Whether scores can be turned into intensities."""
+        return bool(self.grade_offsets)
+
+    @property
+    def grouped(self) -> list[int]:
+        """The AUs of all regions, laid end to end."""
+        return [au for region in self.regions for au in region.aus]
+
+    @property
     def group_order(self) -> tuple[int, ...]:
-        """For each AU in the order of the scores, its position when the regions are laid end to end."""
-        grouped = [au for region in self.regions for au in region.aus]
+        """For each AU, in the order of the scores, its position in `grouped`."""
+        grouped = self.grouped
         return tuple(grouped.index(au) for au in self.aus)
 
     def to_json(self) -> str:
         """Text of config.json."""
-        return json.dumps({"format": 1, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return config_text(self)
 
     @classmethod
     def from_json(cls, text: str, origin: str = "config") -> MDHRConfig:
@@ -178,31 +168,32 @@ class MDHRConfig:
 
         Args:
             text: The file's contents.
-            origin: What to call it in an error.
+            origin: Name of the file for error messages.
 
         Raises:
             ConfigError: Not JSON, an unknown or missing field, or a value out of bounds.
         """
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{origin} is not JSON: {error}") from error
-        if not isinstance(record, dict) or record.pop("format", None) != 1:
-            raise ConfigError(f'{origin}: expected a JSON object with "format": 1')
+        record = parse_config(text, origin)
         known = {f.name for f in dataclasses.fields(cls)}
-        required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+        required = {
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.default is f.default_factory is dataclasses.MISSING
+        }
         if record.keys() - known or required - record.keys():
-            raise ConfigError(
-                f"{origin}: unknown fields {sorted(record.keys() - known)}, missing {sorted(required - record.keys())}"
-            )
+            unknown, missing = sorted(record.keys() - known), sorted(required - record.keys())
+            raise ConfigError(f"{origin}: unknown fields {unknown}, missing {missing}")
         try:
             record["regions"] = tuple(
                 Region(r["name"], _pair(r["rows"]), tuple(operator.index(a) for a in r["aus"]))
                 for r in record["regions"]
             )
             record["template"] = tuple((float(x), float(y)) for x, y in record["template"])
-            if "calibration" in record:
-                record["calibration"] = tuple((float(slope), float(offset)) for slope, offset in record["calibration"])
+            for name in ("calibration", "grade_offsets"):
+                if name in record:
+                    record[name] = tuple(
+                        (float(first), float(second)) for first, second in record[name]
+                    )
             record["aus"] = tuple(operator.index(a) for a in record["aus"])
             for name in ("thresholds", "mean", "std"):
                 if name in record:
@@ -214,68 +205,193 @@ class MDHRConfig:
             raise ConfigError(f"{origin}: a field has the wrong type ({error!r})") from error
 
 
+def _is_text(value: Any, pattern: str, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most and bool(re.fullmatch(pattern, value))
+
+
+def _are_within(values: Iterable[float], least: float, most: float) -> bool:
+    return all(least <= value <= most for value in values)  # NaN is not
+
+
+def _are_pairs(
+    config: MDHRConfig,
+    pairs: Sequence[tuple[float, float]],
+    first: tuple[float, float],
+    second: tuple[float, float],
+) -> bool:
+    """Whether there are none, or one for each AU with both numbers in their ranges."""
+    return len(pairs) in (0, len(config.aus)) and all(
+        _are_within([a], *first) and _are_within([b], *second) for a, b in pairs
+    )
+
+
+def _is_spread(points: Sequence[tuple[float, float]]) -> bool:
+    """Whether the points differ in both directions, so that a crop can be fitted to them."""
+    return all(max(line) - min(line) >= 0.01 for line in zip(*points, strict=True))
+
+
+def _is_normalisation(mean: Sequence[float], std: Sequence[float]) -> bool:
+    return (
+        len(mean) == len(std) == 3
+        and _are_within(mean, -1e3, 1e3)
+        # Division by a tiny number would make numbers that float32 cannot represent.
+        and _are_within(std, 1e-6, 1e3)
+    )
+
+
+# Each row has a check of a configuration, the expectation in words, and the fields. Later rows rely
+# on earlier ones. The bounds are wide; they exclude sizes that exhaust the memory and numbers that
+# overflow.
+_Check = tuple[Callable[["MDHRConfig"], bool], str, tuple[str, ...]]
+_CHECKS: list[_Check] = [
+    (
+        lambda c: _is_text(c.name, _NAME, MAX_NAME),
+        f"name must be 1..{MAX_NAME} letters, digits, spaces or . _ -",
+        ("name",),
+    ),
+    (
+        lambda c: _is_text(c.version, _NAME, MAX_NAME),
+        f"version must be 1..{MAX_NAME} letters, digits, spaces or . _ -",
+        ("version",),
+    ),
+    (
+        lambda c: isinstance(c.source, str) and len(c.source) <= 2000 and c.source.isprintable(),
+        "source must be printable text of at most 2000 characters",
+        ("source",),
+    ),
+    (
+        lambda c: c.network in get_args(NetworkName),
+        "unknown network, expected 'mdhr'",
+        ("network",),
+    ),
+    (
+        lambda c: c.backbone in BACKBONES,
+        f"unknown backbone, expected one of {BACKBONES}",
+        ("backbone",),
+    ),
+    (lambda c: c.head in HEADS, f"unknown head, expected one of {HEADS}", ("head",)),
+    (
+        lambda c: all(type(v) is int for v in (c.input_size, c.width, c.dynamic_channels)),
+        "input_size, width and dynamic_channels must be whole numbers",
+        ("input_size", "width", "dynamic_channels"),
+    ),
+    (
+        lambda c: isinstance(c.project_regions, bool),
+        "project_regions must be true or false",
+        ("project_regions",),
+    ),
+    (
+        lambda c: isinstance(c.backbone_options, Mapping),
+        "backbone_options must be a mapping",
+        ("backbone_options",),
+    ),
+    (
+        lambda c: (
+            0 < len(c.aus) <= 64
+            and c.aus == tuple(sorted(set(c.aus)))
+            and _are_within(c.aus, 1, 99)
+        ),
+        "aus must be at most 64 distinct, ascending numbers in 1..99",
+        ("aus",),
+    ),
+    (
+        lambda c: sorted(c.grouped) == list(c.aus),
+        "the regions hold AUs {config.grouped}, expected each of {config.aus} once",
+        ("regions",),
+    ),
+    (
+        lambda c: c.input_size == _INPUT_SIZES[c.backbone],
+        "input_size must be 112 for 'small' and 224 for the other backbones",
+        ("backbone", "input_size"),
+    ),
+    (lambda c: 8 <= c.width <= 4096, "width must be in 8..4096", ("width",)),
+    (
+        lambda c: 8 <= c.dynamic_channels <= 8192,
+        "dynamic_channels must be in 8..8192",
+        ("dynamic_channels",),
+    ),
+    (
+        lambda c: (
+            len(c.template) == 5 and all(0.0 < x < 1.0 and 0.0 < y < 1.0 for x, y in c.template)
+        ),
+        "template must be five points within the crop",
+        ("template",),
+    ),
+    (lambda c: _is_spread(c.template), "the points of the template must lie apart", ("template",)),
+    (
+        lambda c: len(c.thresholds) == len(c.aus) and _are_within(c.thresholds, 0.0, 1.0),
+        "thresholds must be {config.count} numbers in [0, 1]",
+        ("thresholds",),
+    ),
+    (
+        lambda c: _is_normalisation(c.mean, c.std),
+        "mean and std must be three numbers each, 1000 at most, std positive and 1e-6 at least",
+        ("mean", "std"),
+    ),
+    (
+        lambda c: _are_pairs(c, c.calibration, first=(1e-3, 1e3), second=(-1e3, 1e3)),
+        "calibration must be empty or {config.count} pairs of a slope in 0.001..1000 and an offset "
+        "in -1000..1000",
+        ("calibration",),
+    ),
+    (
+        lambda c: _are_pairs(c, c.grade_offsets, first=(0.0, 100.0), second=(-100.0, 0.0)),
+        "grade_offsets must be empty or {config.count} pairs of a number in 0..100 and one in "
+        "-100..0",
+        ("grade_offsets",),
+    ),
+]
+
+
+def _check_region(config: MDHRConfig, region: Region) -> None:
+    where = f"model config {config.name!r}: region {region.name!r:.100}"
+    if not _is_text(region.name, _NAME, MAX_NAME):
+        raise ConfigError(f"{where}: the name must be 1..{MAX_NAME} letters, digits or . _ -")
+    start, stop = region.rows
+    if not 0 <= start < stop <= GRID:
+        raise ConfigError(f"{where}: rows {region.rows} are not within 0..{GRID}")
+    if not 0 < len(region.aus) <= 10:
+        raise ConfigError(f"{where}: {len(region.aus)} AUs, expected at least 1 and at most 10")
+
+
+def _check_backbone_option(config: MDHRConfig, option: str, value: Any) -> None:
+    where = f"model config {config.name!r}: backbone_options of {config.backbone!r}"
+    known = _BACKBONE_OPTIONS.get(config.backbone, {})
+    if option not in known:
+        raise ConfigError(
+            f"{where}: unknown option {option!r:.100}, expected one of {sorted(known)}"
+        )
+    bounds = known[option]
+    values = value if isinstance(value, list | tuple) else [value]
+    shaped = len(values) == len(bounds) and (len(bounds) == 1) == (type(value) is int)
+    if not shaped or not all(
+        type(number) is int and least <= number <= most
+        for number, (least, most) in zip(values, bounds, strict=True)
+    ):
+        ranges = ", ".join(f"{least}..{most}" for least, most in bounds)
+        raise ConfigError(f"{where}: {option} must be {ranges}, got {value!r:.100}")
+
+
 def _pair(values: Any) -> tuple[int, int]:
     first, second = values
     return operator.index(first), operator.index(second)
 
 
-@dataclass(frozen=True, slots=True)
-class DataSet:
-    """The AU set, groups and alignment of one of the paper's data sets."""
-
-    aus: tuple[int, ...]
-    regions: tuple[Region, ...]
-    project_regions: bool
-    template: tuple[tuple[float, float], ...]
+def config_text(config: Any) -> str:
+    """Text of the config.json of a configuration, a dataclass."""
+    return json.dumps({"format": 1, **dataclasses.asdict(config)}, indent=2) + "\n"
 
 
-DATA_SETS = {
-    "bp4d": DataSet(
-        aus=(1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24),
-        regions=(
-            Region("up", (0, 3), (1, 2, 4, 7)),
-            Region("mid", (2, 5), (6,)),
-            Region("down1", (4, 7), (12, 14, 15)),
-            Region("down2", (4, 7), (10, 17, 23, 24)),
-        ),
-        project_regions=True,
-        template=BP4D_TEMPLATE,
-    ),
-    "disfa": DataSet(
-        aus=(1, 2, 4, 6, 9, 12, 25, 26),
-        regions=(
-            Region("up", (0, 3), (1, 2, 4)),
-            Region("mid", (2, 5), (6, 9)),
-            Region("down", (4, 7), (12, 25, 26)),
-        ),
-        project_regions=False,
-        template=DISFA_TEMPLATE,
-    ),
-}
-_DYNAMIC_CHANNELS = {"resnet50": 2048, "swin_b": 1024}
+def parse_config(text: str, origin: str) -> dict[str, Any]:
+    """The fields in the text of a config.json, still unchecked.
 
-
-def paper_config(data: str, backbone: str, name: str | None = None, source: str = "") -> MDHRConfig:
-    """The configuration of one of the paper's four networks.
-
-    Args:
-        data: "bp4d" or "disfa".
-        backbone: "resnet50" or "swin_b".
-        name: Defaults to "mdhr-{backbone}-{data}".
-        source: Where the weights come from.
+    Raises:
+        ConfigError: The text is not JSON, or has another format.
     """
-    record = DATA_SETS[data]
-    return MDHRConfig(
-        name=name or f"mdhr-{backbone.replace('_', '')}-{data}",
-        backbone=backbone,
-        aus=record.aus,
-        regions=record.regions,
-        project_regions=record.project_regions,
-        template=record.template,
-        thresholds=(0.5,) * len(record.aus),
-        dynamic_channels=_DYNAMIC_CHANNELS[backbone],
-        source=source,
-    )
+    record = parse_json(text, origin, ConfigError, strict_numbers=False)
+    if not isinstance(record, dict) or record.pop("format", None) != 1:
+        raise ConfigError(f'{origin}: expected a JSON object with "format": 1')
+    return record
 
 
 def read_config(path: Path) -> MDHRConfig:
@@ -295,7 +411,9 @@ def read_config_text(path: Path) -> str:
     """
     try:
         if path.stat().st_size > 1_000_000:
-            raise ConfigError(f"{path} has {path.stat().st_size} bytes: too large for a model configuration")
+            raise ConfigError(
+                f"{path} has {path.stat().st_size} bytes: too large for a model configuration"
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} could not be read: {error}") from error

@@ -1,6 +1,6 @@
-"""Layers of an inference copy: batch norms folded away, and on a CPU oneDNN's own weights and fused activations.
+"""Layers of a network for inference: folded batch norms and, on a CPU, the layout of oneDNN.
 
-`convolve` and `project` are how the networks call their layers, packed or not.
+The networks call their layers through `convolve` and `project`, which take packed and plain layers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ops = torch.ops.mkldnn
-_OPS = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight", "_reorder_linear_weight")
+_OPS = (
+    "_convolution_pointwise",
+    "_linear_pointwise",
+    "_reorder_convolution_weight",
+    "_reorder_linear_weight",
+)
 
 
 @runtime_checkable
@@ -27,13 +32,15 @@ class Foldable(Protocol):
 
 
 class PackedConv(nn.Module):
-    """A convolution with its weights in oneDNN's order; sum and ReLU happen as it writes its output.
+    """A convolution with its weights in oneDNN's order; sum and ReLU are fused into it.
 
-    These are the operators that torch's own compiler calls for frozen networks; here they need no compiler.
+    These are the operators that torch's own compiler calls for frozen networks; here they need no
+    compiler.
 
     Args:
         conv: Convolution to take over.
-        shape: (F, C, H, W) of its inputs, on which the best order depends. Others are taken too, but slower.
+        shape: (F, C, H, W) of its inputs, on which the best order depends. Others are taken too,
+            but slower.
     """
 
     weight: Tensor
@@ -43,14 +50,18 @@ class PackedConv(nn.Module):
         super().__init__()
         assert not isinstance(conv.padding, str)
         self.steps = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
-        self.register_buffer("weight", _ops._reorder_convolution_weight(conv.weight.detach(), *self.steps, shape))
+        self.register_buffer(
+            "weight", _ops._reorder_convolution_weight(conv.weight.detach(), *self.steps, shape)
+        )
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
         """(F, C, H, W) -> the convolution, plus `add`, and ReLU of that."""
         activation = "relu" if relu else "none"
         if add is None:
-            y: Tensor = _ops._convolution_pointwise(x, self.weight, self.bias, *self.steps, activation, [], "")
+            y: Tensor = _ops._convolution_pointwise(
+                x, self.weight, self.bias, *self.steps, activation, [], ""
+            )
         else:
             unary = "relu" if relu else None
             y = _ops._convolution_pointwise.binary(
@@ -60,7 +71,7 @@ class PackedConv(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with its weights in oneDNN's order, which then also calculates the activation."""
+    """A linear layer with its weights in oneDNN's order; ReLU and sums are fused into it."""
 
     weight: Tensor
     bias: Tensor | None
@@ -71,15 +82,21 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     def forward(self, x: Tensor, activation: str = "none", add: Tensor | None = None) -> Tensor:
-        """(..., inputs) -> (..., outputs); `activation` is "none", "relu" or "gelu" (the exact one)."""
-        if add is None:
-            y: Tensor = _ops._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
+        """(..., inputs) -> (..., outputs); `activation` is "none", "relu" or "gelu" (exact)."""
+        if activation == "gelu":
+            # oneDNN's own exact GELU takes several times as long as this one.
+            y: Tensor = _ops._linear_pointwise(x, self.weight, self.bias, "none", [], "none")
+            y = F.gelu(y)
+        elif add is None:
+            y = _ops._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
         else:
             y = _ops._linear_pointwise.binary(x, add, self.weight, self.bias, "add")
         return y
 
 
-def convolve(conv: nn.Module, norm: nn.Module, x: Tensor, add: Tensor | None = None, relu: bool = True) -> Tensor:
+def convolve(
+    conv: nn.Module, norm: nn.Module, x: Tensor, add: Tensor | None = None, relu: bool = True
+) -> Tensor:
     """Convolution, batch norm, sum with a shortcut, ReLU."""
     if isinstance(conv, PackedConv):
         return conv(x, add, relu)  # type: ignore[no-any-return]
@@ -88,14 +105,20 @@ def convolve(conv: nn.Module, norm: nn.Module, x: Tensor, add: Tensor | None = N
     return F.relu(y, inplace=True) if relu else y
 
 
-def project(linear: nn.Module, x: Tensor, activation: str = "none", add: Tensor | None = None) -> Tensor:
-    """Linear layer with an activation ("none", "relu", "gelu") or, instead, a sum with a shortcut."""
+def project(
+    linear: nn.Module, x: Tensor, activation: str = "none", add: Tensor | None = None
+) -> Tensor:
+    """Linear layer, with either an activation ("none", "relu", "gelu") or a sum."""
     if isinstance(linear, PackedLinear):
         return linear(x, activation, add)  # type: ignore[no-any-return]
     y: Tensor = linear(x)
     if add is not None:
         return y + add
-    return F.relu(y) if activation == "relu" else F.gelu(y) if activation == "gelu" else y
+    if activation == "relu":
+        return F.relu(y)
+    if activation == "gelu":
+        return F.gelu(y)
+    return y
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -111,31 +134,49 @@ def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def fold(network: nn.Module) -> None:
     """Multiply each batch norm of a network in eval mode into the layer before it, in place.
 
-    That is the convolution or linear layer registered just before the norm. A module whose norms belong to something
-    else has a method `fold`, which does it.
+    That is the convolution or linear layer registered just before the norm. A module whose norms
+    belong to something else has a method `fold`, which does it.
     """
     for module in list(network.modules()):
         if isinstance(module, Foldable):
             module.fold()
+        # The order of registration says which layer a norm follows. Torch does not store the order
+        # of the calls.
         for (_, layer), (name, norm) in pairwise(list(module.named_children())):
-            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and isinstance(layer, nn.Conv2d | nn.Linear):
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and isinstance(
+                layer, nn.Conv2d | nn.Linear
+            ):
+                # In float64: the result is rounded to the type of the weights only once.
                 scale, shift = scale_and_shift(norm)
                 bias = shift if layer.bias is None else layer.bias.detach().double() * scale + shift
                 shape = (-1,) + (1,) * (layer.weight.ndim - 1)
                 dtype = layer.weight.dtype
-                layer.weight = nn.Parameter((layer.weight.detach().double() * scale.view(shape)).to(dtype), False)
+                layer.weight = nn.Parameter(
+                    (layer.weight.detach().double() * scale.view(shape)).to(dtype), False
+                )
                 layer.bias = nn.Parameter(bias.to(dtype), False)
                 setattr(module, name, nn.Identity())
 
 
-def can_pack() -> bool:
-    """Whether this torch has oneDNN and the operators that `pack` uses."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(_ops, name) for name in _OPS)
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this torch has oneDNN and the operators that `pack` uses, and this CPU the dtype."""
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(_ops, name) for name in _OPS):
+        return False
+    if dtype == torch.float32:
+        return True
+    try:  # torch has no function that says for which CPUs oneDNN takes bfloat16
+        _ops._reorder_convolution_weight(
+            torch.zeros(8, 8, 1, 1, dtype=dtype), [0, 0], [1, 1], [1, 1], 1, [1, 8, 8, 8]
+        )
+    except RuntimeError:
+        return False
+    return True
 
 
 @torch.no_grad()
 def pack(network: nn.Module, example: Tensor | None = None) -> None:
-    """Replace convolutions and linear layers by packed ones. For networks on a CPU, once their norms are folded.
+    """Replace convolutions and linear layers by packed ones. For networks on a CPU, once their
+    norms are folded.
 
     Args:
         network: Changed in place.

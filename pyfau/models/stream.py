@@ -1,4 +1,4 @@
-"""`MDHR.relate` of frames that keep coming: each costs its own work alone."""
+"""Streaming inference with `MDHR.relate`: constant work per frame."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pyfau.models.mdhr import MDHR, POOL, TCN_KERNEL, FacialDynamics, FrameFeatu
 
 
 class RelateStream:
-    """A window without an end. Frames get the scores that `relate` gives them with "inner" context.
+    """A window of any length. Frames get the scores of `relate` with "inner" context.
 
-    Kept is what earlier frames leave to later ones, never the frames themselves. A copy (`copy.copy`) goes its own way.
+    The stream keeps the intermediate results that later frames need, and not the frames. A copy
+    (`copy.copy`) is independent of the original.
 
     Args:
         model: The network.
@@ -22,7 +23,9 @@ class RelateStream:
     def __init__(self, model: MDHR) -> None:
         self.model = model
         self._dynamic: Tensor | None = None  # (1, 4, 49, C) of the last frame
-        self._static: Tensor | None = None  # (at most 5, 49, D) of frames whose changes are not all known yet
+        self._static: Tensor | None = (
+            None  # (at most 5, 49, D) of frames whose changes are not all known yet
+        )
         self._changes: list[tuple[Tensor, ...]] = []  # at most 9 of (49, C) for each scale
         self._units: Tensor | None = None  # (at most 4, N, D)
         self._skip = POOL // 2  # frames at the start that get no units
@@ -34,7 +37,8 @@ class RelateStream:
             features: (F, ...) of the F next frames, F at least 1.
 
         Returns:
-            (F', N) scores that became final, in order: up to the 7th frame before the last, and none of the first 7.
+            (F', N) scores that became final, in order: up to the 7th frame before the last, and
+            none of the first 7.
         """
         model, dynamics = self.model, self.model.dynamics
         dynamic, static = features.dynamic, features.static
@@ -43,7 +47,7 @@ class RelateStream:
         if self._dynamic is not None and self._static is not None:
             dynamic, static = torch.cat([self._dynamic, dynamic]), torch.cat([self._static, static])
         changes = [dynamics.change(dynamic[None, :, i], i)[0] for i in range(dynamic.shape[1])]
-        # Copies of what is held, so that the rest is freed.
+        # Copies of the features that are kept, so that the memory of the others is freed.
         new = [change[1 - POOL :].clone().unbind() for change in changes]
         held = self._changes or [()] * len(new)
         self._changes = [(*old, *own)[1 - POOL :] for old, own in zip(held, new, strict=True)]
@@ -62,11 +66,11 @@ class RelateStream:
 
 
 def _pool(held: Sequence[Tensor], change: Tensor) -> Tensor:
-    """`FacialDynamics.pool` of held changes (49, C) and new ones (T, 49, C) -> (1, T', 49, C)."""
+    """`FacialDynamics.pool` of stored changes (49, C) and new (T, 49, C) -> (1, T', 49, C)."""
     if len(change) > 1:
         joined = torch.cat([torch.stack(list(held)), change]) if held else change
         return FacialDynamics.pool(joined[None])
-    total = held[0] + held[1]  # a single mean, without laying ten frames together first
+    total = held[0] + held[1]  # a single mean, without concatenating ten frames first
     for other in (*held[2:], change[0]):
         total += other
     return (total / POOL)[None, None]

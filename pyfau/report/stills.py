@@ -1,4 +1,4 @@
-"""For each face and AU, the frame that shows it best, cut out of the video."""
+"""Stills: for each face and AU the crop of the frame with the highest score."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pyfau.result import StrPath
-from pyfau.video import read_frames
+from pyfau.limits import LIMITS, Limits
+from pyfau.media.readers import read_frames
+from pyfau.messages import printable
+from pyfau.types import StrPath
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Still:
-    """A cut-out of one frame.
+    """A crop of one frame.
 
     Attributes:
-        uri: A JPEG picture as data URI.
-        name: What the frame is called, see `row_names`.
+        uri: A JPEG image as data URI.
+        name: Name of the frame; see `row_names`.
         time_s: Its time in seconds; NaN without one.
         score: Of the AU, in [0, 1].
-        active: Whether that is at or over the threshold.
+        active: Whether the score is at or above the threshold.
     """
 
     uri: str
@@ -59,20 +61,25 @@ def best_rows(rows: pd.DataFrame, aus: tuple[str, ...]) -> dict[str, Any]:
 
 
 def take_stills(
-    source: StrPath, faces: Mapping[int, pd.DataFrame], aus: tuple[str, ...], progress: bool
+    source: StrPath,
+    faces: Mapping[int, pd.DataFrame],
+    aus: tuple[str, ...],
+    progress: bool,
+    limits: Limits = LIMITS,
 ) -> tuple[dict[tuple[int, str], Still], list[str]]:
-    """Cut the best stills out of a video or a folder of pictures.
+    """Cut the best stills out of a video or a folder of images.
 
-    The video is read from its start, because only that gives the frames their true numbers.
+    The video is read from its start, because frame numbers are uncertain after a seek.
 
     Args:
-        source: Path of what was scored.
+        source: Path of the scored input.
         faces: The rows of each face, with a column `name`.
         aus: The columns of the scores.
         progress: Whether to show a bar.
+        limits: Larger images and videos are refused.
 
     Returns:
-        The stills by face and AU; and what went wrong, in words.
+        The stills by face and AU; and the problems, in words.
 
     Raises:
         MediaError: The source cannot be read.
@@ -86,8 +93,10 @@ def take_stills(
             wanted[int(row["frame"])].append((face_id, au, row))
     last = max(wanted, default=-1)
     stills: dict[tuple[int, str], Still] = {}
-    reader = read_frames(source)
-    bar = tqdm(total=last + 1, unit="frame", desc=Path(source).name, disable=not progress)
+    reader = read_frames(source, limits=limits)
+    bar = tqdm(
+        total=last + 1, unit="frame", desc=printable(Path(source).name), disable=not progress
+    )
     with reader, bar:
         for frame in reader:
             if frame.index > last:
@@ -95,26 +104,30 @@ def take_stills(
             for face_id, au, row in wanted.pop(frame.index, ()):
                 uri = _cut_out(frame.rgb, *(float(row[name]) for name in _BOX))
                 if uri is not None:
-                    found = (str(row["name"]), float(row["time_s"]), float(row[au]), bool(row[f"{au}_c"]))
+                    found = (
+                        str(row["name"]),
+                        float(row["time_s"]),
+                        float(row[au]),
+                        bool(row[f"{au}_c"]),
+                    )
                     stills[face_id, au] = Still(uri, *found)
             bar.update()
     if not wanted:
         return stills, []
-    return stills, [
-        f"{Path(source).name} ends before frame {max(wanted)} of the table: is it the video that was scored?"
-    ]
+    ended = f"{Path(source).name} ends before frame {max(wanted)} of the table"
+    return stills, [f"{ended}: is it the video that was scored?"]
 
 
 def _cut_out(rgb: UInt8Array, x1: float, y1: float, x2: float, y2: float) -> str | None:
-    """The face with some margin, as a data URI; None if the box is outside of the picture."""
+    """The face with a margin as a data URI; None if the box is outside the image."""
     height, width = rgb.shape[:2]
     dx, dy = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
     left, top = max(0, int(x1 - dx)), max(0, int(y1 - dy))
     right, bottom = min(width, int(x2 + dx) + 1), min(height, int(y2 + dy) + 1)
     if right <= left or bottom <= top:
         return None
-    picture = Image.fromarray(rgb[top:bottom, left:right])
-    picture.thumbnail((_SIDE, _SIDE))
+    image = Image.fromarray(rgb[top:bottom, left:right])
+    image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=82)
+    image.save(file, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

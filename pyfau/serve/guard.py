@@ -1,4 +1,4 @@
-"""Who may talk to the server, and what its answers may do in a browser."""
+"""Checks of the sender of a request, and security headers of the answers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
-    # All that the page uses is its own; a clip is played from the file that the user chose (blob:).
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    # The page uses only its own files. A clip plays from the file that the user chose (blob:).
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -23,11 +26,13 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses what another site could make a browser send, and adds security headers to every answer.
+    """Refuses what another site could make a browser send, and adds security headers to every
+    answer.
 
-    The `Host` must be an IP address, "localhost" or `name`: a site that lets its own name point to this machine (DNS
-    rebinding) comes under that name. What opens a session (a WebSocket or a POST) must have the `Origin` of the page,
-    which every browser sends and no other site can choose.
+    The `Host` must be an IP address, "localhost" or `name`. If another site lets its own name point
+    to this machine (DNS rebinding), the requests have that name as `Host`. A request that opens a
+    session (a WebSocket or a POST) must have the `Origin` of the page. Every browser sends it, and
+    no other site can choose it.
 
     Args:
         app: The ASGI application behind it.
@@ -61,11 +66,17 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
         if not self._is_own(host):
-            return f"this server does not answer to the host name {host!r}: use localhost or its IP address"
+            return (
+                f"this server does not answer to the host name {host!r}: "
+                f"use localhost or its IP address"
+            )
         origin = headers.get("origin", "").lower()
         opens_session = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if opens_session and origin not in (f"http://{host}", f"https://{host}"):
-            return f"only the server's own page may use it: expected the origin http://{host}, got {origin!r}"
+            return (
+                f"only the server's own page may use it: "
+                f"expected the origin http://{host}, got {origin!r}"
+            )
         return ""
 
     def _is_own(self, host: str) -> bool:

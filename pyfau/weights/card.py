@@ -5,9 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyfau.aus import AU_NAMES
+from pyfau.aus import AU_NAMES, au_name
 from pyfau.models.config import MDHRConfig
-from pyfau.types import au_name
+
+CARD_LIMITS = """## Limits
+Action units describe movements of a face. They do not show what a person feels, thinks or intends.
+Do not use these scores to decide about people.
+"""
+_LANDMARKS = (
+    "left eye of the image",
+    "right eye of the image",
+    "nose",
+    "left mouth corner",
+    "right mouth corner",
+)
+
+
+def card_head(name: str, network: str) -> str:
+    """The start of a model card: the header that the Hugging Face Hub reads, and the title."""
+    return f"""---
+library_name: pyfau
+license: other
+tags:
+- facial-action-units
+- facs
+- {network}
+---
+# {name}
+"""
 
 
 def model_card(config: MDHRConfig, facts: Mapping[str, Any] | None = None) -> str:
@@ -15,69 +40,51 @@ def model_card(config: MDHRConfig, facts: Mapping[str, Any] | None = None) -> st
 
     Args:
         config: Of the network.
-        facts: The manifest's entry of this model: licences, training data and its terms, source, reported metrics. What
-            it lacks is said to be not stated.
+        facts: The manifest's entry of this model: licences, training data and its terms, source,
+            reported metrics. For missing facts, the card says "not stated".
     """
     facts = facts or {}
 
     def fact(name: str) -> str:
         return str(facts.get(name, "not stated"))
 
-    units = "\n".join(
-        f"| {i} | {au_name(au)} | {AU_NAMES.get(au_name(au), '')} | {threshold:g} |"
-        for i, (au, threshold) in enumerate(zip(config.aus, config.thresholds, strict=True))
+    calibrated = (
+        "calibrated on data like those of training"
+        if config.calibration
+        else "not a calibrated probability"
     )
-    points = "\n".join(
-        f"| {name} | {x:g} | {y:g} |"
-        for name, (x, y) in zip(
-            ("left eye of the picture", "right eye of the picture", "nose", "left mouth corner", "right mouth corner"),
-            config.template,
-            strict=True,
-        )
-    )
-    regions = "; ".join(
-        f"{r.name} (rows {r.rows[0]} to {r.rows[1] - 1} of the grid): {' '.join(map(str, r.aus))}"
-        for r in config.regions
-    )
-    calibrated = "calibrated on data like those of training" if config.calibration else "not a calibrated probability"
-    return f"""---
-library_name: pyfau
-license: other
-tags:
-- facial-action-units
-- facs
-- {config.network}
----
-# {config.name}
-
-Facial action units (AUs) with pyfau: network `{config.network}`, backbone `{config.backbone}`, version
-{config.version}.
+    return f"""{card_head(config.name, config.network)}
+Facial action units (AUs) with pyfau: network `{config.network}`, backbone `{config.backbone}`,
+version {config.version}.
 
 ```python
 from pyfau import AUDetector
 
-detector = AUDetector("path/to/this/folder")  # on the Hub: AUDetector("user/repo", revision="<commit>")
+# From the Hub: AUDetector("user/repo", revision="<commit>")
+detector = AUDetector("path/to/this/folder")
 result = detector.detect_video("clip.mp4")
 ```
 
 ## What comes out
-One score for each AU and frame, in this order. A score is in [0, 1] and says how surely the AU is present. It is
-**not** an intensity, and {calibrated}. `active` means score >= threshold.
+One score for each AU and frame, in this order. A score is in [0, 1]: the higher it is, the
+surer the model is that the AU is present. It is **not** an intensity, and {calibrated}.
+`active` means score >= threshold.
 
 | column | AU | name | threshold |
 |---|---|---|---|
-{units}
+{_units(config)}
 
-Regions: {regions}.
+Regions: {_regions(config)}.
 
 ## What goes in
-Face crops of {config.input_size} x {config.input_size} pixels, RGB, aligned so that the landmarks come to lie here, in
-fractions of the crop (pyfau does it). Mean {", ".join(f"{m:g}" for m in config.mean)}, standard deviation \
-{", ".join(f"{s:g}" for s in config.std)}, for pixels in [0, 1].
+Face crops of {config.input_size} x {config.input_size} pixels, RGB, which pyfau makes. The
+landmarks are at these positions, in fractions of the crop. Pixels in [0, 1] are normalised with
+the mean {", ".join(f"{m:g}" for m in config.mean)} and the standard deviation
+{", ".join(f"{s:g}" for s in config.std)}.
 
 | landmark | x | y |
 |---|---|---|
-{points}
+{_points(config)}
 
 ## Licence and data
 - Code: {fact("code_licence")}
@@ -90,16 +97,39 @@ fractions of the crop (pyfau does it). Mean {", ".join(f"{m:g}" for m in config.
 ## Reported accuracy
 {_metrics(facts.get("reported_metrics"))}
 
-## Limits
-Action units describe movements of a face. They do not say what a person feels, thinks or intends, and these scores must
-not be used to decide about people.
-"""
+{CARD_LIMITS}"""
+
+
+def _units(config: MDHRConfig) -> str:
+    """The rows of the table of action units."""
+    units = zip(config.aus, config.thresholds, strict=True)
+    return "\n".join(
+        f"| {i} | {au_name(au)} | {AU_NAMES.get(au_name(au), '')} | {threshold:g} |"
+        for i, (au, threshold) in enumerate(units)
+    )
+
+
+def _points(config: MDHRConfig) -> str:
+    """The rows of the table of landmarks."""
+    points = zip(_LANDMARKS, config.template, strict=True)
+    return "\n".join(f"| {name} | {x:g} | {y:g} |" for name, (x, y) in points)
+
+
+def _regions(config: MDHRConfig) -> str:
+    return "; ".join(
+        f"{r.name} (rows {r.rows[0]} to {r.rows[1] - 1} of the grid): {' '.join(map(str, r.aus))}"
+        for r in config.regions
+    )
 
 
 def _metrics(metrics: Mapping[str, Any] | None) -> str:
     if metrics is None:
         return "Not stated."
-    lines = [f"Protocol: {metrics['protocol']}. These are the source's figures; pyfau has not repeated them.", ""]
+    lines = [
+        f"Protocol: {metrics['protocol']}. These are the source's figures; "
+        f"pyfau has not repeated them.",
+        "",
+    ]
     for name, value in metrics.items():
         if name in ("protocol", "version"):
             continue

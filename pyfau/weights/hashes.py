@@ -1,16 +1,16 @@
-"""The sha256 of files, worked out once for each file and then remembered."""
+"""The sha256 of files, computed once for each file and then stored in a cache."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 
-_REMEMBERED = 200  # files, the latest
+from pyfau.files import cache_folder, replace_file
+
+_REMEMBERED = 200  # number of files in the cache, the newest
 
 
 def file_sha256(path: Path) -> str:
@@ -23,7 +23,7 @@ def file_sha256(path: Path) -> str:
 
 
 def git_sha1(path: Path) -> str:
-    """What git calls a file with these contents, which is how the Hub tells small files apart."""
+    """Git's hash of a file (blob), which the Hub states for small files."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:
         while piece := stream.read(1 << 20):
@@ -32,10 +32,15 @@ def git_sha1(path: Path) -> str:
 
 
 def remembered_sha256(path: Path, *, again: bool = False) -> str:
-    """As `file_sha256`, but a file that has not changed since the last time is not read again, unless `again` is set.
+    """The sha256 of a file, from the cache if the file has not changed.
 
-    A file is the same if its real path, device, inode, size and times of change in nanoseconds are. What is remembered
-    lies in `hashes.json` of pyfau's cache folder; where that cannot be read or written, the file is read.
+    A file is unchanged if its real path, device, inode, size and times of change are the same. The
+    cache is `hashes.json` in pyfau's cache folder. If it cannot be read or written, the hash is
+    computed.
+
+    Args:
+        path: The file.
+        again: Compute the hash even if the cache has it.
     """
     path = path.resolve()
     before = _identity(path)
@@ -44,7 +49,8 @@ def remembered_sha256(path: Path, *, again: bool = False) -> str:
         return str(row[-1])
     started = time.time()
     digest = file_sha256(path)
-    # A file changed within the clock's resolution of the file system keeps its times: a fresh one is not remembered.
+    # Two changes within the clock resolution of the file system leave the same times. Therefore the
+    # hash of a file that has just changed is not stored.
     changed = path.stat().st_ctime_ns
     resolution = 0.05 if changed % 1_000_000_000 else 2.0
     if _identity(path) == before and started - changed / 1e9 > resolution:
@@ -53,13 +59,6 @@ def remembered_sha256(path: Path, *, again: bool = False) -> str:
         known[str(path)] = [*before, digest]
         _write_memory(dict(list(known.items())[-_REMEMBERED:]))
     return digest
-
-
-def cache_folder() -> Path:
-    """pyfau's own cache: PYFAU_CACHE, or `pyfau` in XDG_CACHE_HOME or ~/.cache. Models lie in the Hub's cache."""
-    if chosen := os.environ.get("PYFAU_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyfau"
 
 
 def _identity(path: Path) -> list[int]:
@@ -75,20 +74,15 @@ def _read_memory() -> dict[str, list[int | str]]:
     if not isinstance(known, dict):
         return {}
     return {
-        path: row for path, row in known.items() if isinstance(row, list) and len(row) == 6 and isinstance(row[-1], str)
+        path: row
+        for path, row in known.items()
+        if isinstance(row, list) and len(row) == 6 and isinstance(row[-1], str)
     }
 
 
 def _write_memory(known: dict[str, list[int | str]]) -> None:
-    """Replace the file as a whole, so that another process never reads half of it."""
+    """Replace the whole file, so that another process never reads an unfinished one."""
     with contextlib.suppress(OSError, RuntimeError):
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".json")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(known, stream)
-            Path(name).replace(folder / "hashes.json")
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(folder / "hashes.json", json.dumps(known).encode())

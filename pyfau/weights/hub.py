@@ -1,18 +1,35 @@
-"""The Hugging Face Hub: files fetched into its client's own cache, models published, and what went wrong in words."""
+"""The Hugging Face Hub: model files into its client's own cache, and models published to it.
+
+The cache has the layout of huggingface_hub, so that other programs find the files too:
+`blobs/HASH`, `snapshots/COMMIT/NAME` as a link to a blob, and `refs/BRANCH` with a commit.
+"""
 
 from __future__ import annotations
 
-import errno
+import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.request import getproxies
+from typing import Any, TypeVar
 
-from pyfau.errors import WeightsError
+from pyfau.errors import OptionError, WeightsError
+from pyfau.files import replace_file
+from pyfau.messages import printable
+from pyfau.weights import transfer
+from pyfau.weights.hub_errors import can_retry, explain, is_cut, kinds, one_line, wait_of
 from pyfau.weights.manifest import MAX_BYTES
+from pyfau.weights.transfer import MAX_JSON_BYTES, Pace, RefusedAnswerError, RemoteFile
 
-_ATTEMPTS = 3  # after connections that broke off in ways that the client does not go on after
+_UPLOAD_GRACE_S = 120.0
+_UPLOAD_BYTES_PER_S = 50_000  # the lowest rate of an upload
+_REVISION = r"\w[\w.-]*(/\w[\w.-]*)*"
+_logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 def fetch(
@@ -20,6 +37,7 @@ def fetch(
     name: str,
     revision: str | None,
     *,
+    limit: int | None = None,
     local_files_only: bool = False,
     again: bool = False,
     progress: bool = True,
@@ -28,216 +46,322 @@ def fetch(
 
     Args:
         repo: `user/repo`.
-        name: Of the file.
+        name: Name of the file.
         revision: Commit, tag or branch; None for the main branch.
-        local_files_only: Do not ask the Hub.
-        again: Fetch it even if it is cached.
+        limit: Accept at most this number of bytes; None for 1 MB of JSON, or the largest model.
+        local_files_only: Use the cache only.
+        again: Download the file even if it is cached.
         progress: Whether to show a progress bar.
 
     Returns:
-        Its path, in a folder that is named by the commit.
+        Its path, in a folder that is named after the commit.
 
     Raises:
-        WeightsError: It could not be fetched; what to do is said.
+        WeightsError: The file could not be fetched. The message says what to do.
+        OptionError: The revision is not the name of a commit, tag or branch.
     """
-    from huggingface_hub import hf_hub_download
-
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            with _progress_bars(progress):
-                if not (again or local_files_only):
-                    _continue_download(repo, name, revision)
-                return Path(
-                    hf_hub_download(
-                        repo, name, revision=revision, local_files_only=local_files_only, force_download=again
-                    )
-                )
-        except WeightsError:
-            raise
-        except Exception as error:  # of three libraries
-            if not left or not _is_cut(error):
-                where = f"{name} of {repo}@{revision or 'main'} could not be fetched from the Hugging Face Hub"
-                raise WeightsError(f"{where}: {_explain(error, repo, revision, name, local_files_only)}") from error
-    raise AssertionError("unreachable")
-
-
-def _continue_download(repo: str, name: str, revision: str | None) -> None:
-    """Put a large file into the client's cache, going on where an earlier process was interrupted.
-
-    The client goes on within one call only: it deletes what it has when it fails or is stopped. So its own download
-    function is given a file of ours, beside the place of the whole one and named by the sha256 of that, under a lock.
-    """
-    from filelock import FileLock
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache, utils
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import http_get
-
-    if isinstance(try_to_load_from_cache(repo, name, revision=revision), str):
-        return
+    revision = _check_revision(revision)
+    offline = not may_ask(local_files_only)
+    if limit is None:
+        limit = MAX_JSON_BYTES if name.endswith(".json") else MAX_BYTES
     try:
-        facts = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
-    except Exception:  # which the client has better ways to deal with
-        return
-    if facts.size is not None and facts.size > MAX_BYTES:
-        raise WeightsError(f"{name} of {repo} has {facts.size} bytes, too many for a model: at most {MAX_BYTES}")
-    if facts.size is None or not re.fullmatch("[0-9a-f]{64}", facts.etag or ""):
-        return  # a small one
-    folder = f"models--{repo.replace('/', '--')}"
-    whole = Path(HF_HUB_CACHE, folder, "blobs", str(facts.etag))
-    lock = Path(HF_HUB_CACHE, ".locks", folder, f"{facts.etag}.pyfau.lock")
-    for path in (whole, lock):
+        cached = None if again else _cached(repo, name, revision)
+        is_commit = re.fullmatch("[0-9a-f]{40}", revision)
+        if cached is not None and (offline or is_commit):
+            return cached
+        if offline:
+            raise FileNotFoundError(f"{name} of {repo}@{revision} is not cached")
+        return _fetch_online(repo, name, revision, limit, cached, again, progress)
+    except Exception as error:  # classes of three libraries
+        where = f"{name} of {repo}@{revision} could not be fetched from the Hugging Face Hub"
+        raise WeightsError(f"{where}: {explain(error, repo, revision, name, offline)}") from error
+
+
+def _check_revision(revision: str | None) -> str:
+    """The revision is a part of paths and addresses."""
+    if revision is None:
+        return "main"
+    if len(revision) > 200 or ".." in revision or not re.fullmatch(_REVISION, revision, re.ASCII):
+        raise OptionError(
+            f"revision {revision[:200]!r} is not a name: expected a commit, tag or branch"
+        )
+    return revision
+
+
+def _cached(repo: str, name: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repo, name, revision=revision)
+    # The client also remembers that a file does not exist; it returns an object for that.
+    return Path(path) if isinstance(path, str) else None
+
+
+def _fetch_online(
+    repo: str,
+    name: str,
+    revision: str,
+    limit: int,
+    cached: Path | None,
+    again: bool,
+    progress: bool,
+) -> Path:
+    """Download the file at the current commit of the revision, if the cache lacks it.
+
+    `cached` is returned if the Hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_url, utils
+
+    url = hf_hub_url(repo, name, revision=revision)
+    headers: dict[str, str] = utils.build_hf_headers()  # type: ignore[attr-defined]
+    pace = Pace()
+    try:
+        tries = 1 if cached is not None else transfer.MAX_TRIES
+        remote = _try(lambda: transfer.read_facts(url, headers, pace), pace, tries)
+    except Exception as error:
+        final = {"RevisionNotFoundError", "EntryNotFoundError", "ProxyError", "RefusedAnswerError"}
+        if cached is None or kinds(error) & final:
+            raise
+        return cached
+    if remote.size is not None and remote.size > limit:
+        raise RefusedAnswerError(f"the file has {remote.size} bytes, at most {limit} are accepted")
+    folder = _repo_folder(repo)
+    pointer = folder / "snapshots" / remote.commit / name
+    if cached is not None and cached == pointer:
+        return cached  # nothing to write: the cache may be read-only
+    _write_ref(folder, revision, remote.commit)
+    if again or not pointer.exists():
+        url = hf_hub_url(repo, name, revision=remote.commit)
+        _download(url, folder, pointer, remote, limit, headers, pace, again, progress)
+    return pointer
+
+
+def _repo_folder(repo: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
+
+
+def _download(
+    url: str,
+    folder: Path,
+    pointer: Path,
+    remote: RemoteFile,
+    limit: int,
+    headers: dict[str, str],
+    pace: Pace,
+    again: bool,
+    progress: bool,
+) -> None:
+    """Put a file into the cache. It continues where an earlier process was interrupted."""
+    from filelock import FileLock
+
+    blob = folder / "blobs" / remote.etag
+    lock = folder.parent / ".locks" / folder.name / f"{remote.etag}.pyfau.lock"
+    for path in (blob, lock, pointer):
         path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if whole.exists():
-            return
-        part = whole.with_suffix(".pyfau.incomplete")
-        if part.exists() and part.stat().st_size > facts.size:
-            part.unlink()
-        with part.open("ab") as stream:
-            http_get(
-                hf_hub_url(repo, name, revision=facts.commit_hash),
-                stream,
-                resume_size=stream.tell(),
-                headers=utils.build_hf_headers(),  # type: ignore[attr-defined]
-                expected_size=facts.size,
-                displayed_filename=name,
-            )
-        part.replace(whole)
+        if again or not blob.exists():
+            part = blob.with_name(f"{remote.etag}.pyfau.incomplete")
+            _complete(url, part, remote.size, limit, headers, pace, progress)
+            # Not `replace_file`: the data is on disk already, in a part that downloads continue.
+            part.replace(blob)
+        _link(blob, pointer)
+
+
+def _complete(
+    url: str,
+    part: Path,
+    size: int | None,
+    limit: int,
+    headers: dict[str, str],
+    pace: Pace,
+    progress: bool,
+) -> None:
+    """Receive the missing bytes of the file `part`."""
+    most = limit if size is None else size
+    if part.exists() and (size is None or part.stat().st_size > size):
+        part.unlink()
+    part.touch()
+    with _progress_bar(url.rpartition("/")[2], size, progress) as bar:
+        bar.update(_size(part))
+
+        def receive() -> None:
+            if size is None or _size(part) < size:
+                transfer.receive(url, part, most, headers, pace, bar)
+            if size is not None and _size(part) < size:
+                raise transfer.CutConnectionError(f"{_size(part)} of {size} bytes have arrived")
+
+        try:
+            _try(receive, pace, transfer.MAX_TRIES, lambda: _size(part))
+        except RefusedAnswerError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _try(
+    work: Callable[[], Result],
+    pace: Pace,
+    tries: int,
+    progress: Callable[[], int] = lambda: 0,
+) -> Result:
+    """Repeat a request after a temporary failure. Attempts that make progress do not count."""
+    left, wait, reached = tries, 1.0, progress()
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            if progress() > reached:
+                left, wait, reached = tries, 1.0, progress()
+            left -= 1
+            pause = max(wait_of(error), 0.0 if is_cut(error) else wait)
+            retry = left > 0 and can_retry(error, transfer.RETRY_STATUSES)
+            if not retry or pause > pace.seconds_left():
+                raise
+            _logger.warning("%s. Trying again; a download is resumed.", one_line(error))
+            time.sleep(pause)
+            wait *= 2
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _progress_bar(name: str, size: int | None, shown: bool) -> Any:
+    """The client's own bar, which HF_HUB_DISABLE_PROGRESS_BARS switches off."""
+    from huggingface_hub import utils
+
+    disable = None  # shown on a terminal
+    if os.environ.get("TQDM_POSITION") == "-1":  # the client's way to show bars in any case
+        disable = False
+    if not shown:
+        disable = True
+    bar: Any = utils.tqdm  # type: ignore[attr-defined]
+    return bar(desc=printable(name), total=size, unit="B", unit_scale=True, disable=disable)
+
+
+def _link(blob: Path, pointer: Path) -> None:
+    """Make the snapshot's file a link to the blob, or a copy if the system has no links."""
+    if pointer.exists() and pointer.samefile(blob):
+        return
+    pointer.unlink(missing_ok=True)
+    try:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except FileExistsError:  # another process was first
+        return
+    except (OSError, NotImplementedError):  # such as Windows without developer mode
+        shutil.copyfile(blob, pointer)
+
+
+def _write_ref(folder: Path, revision: str, commit: str) -> None:
+    """Remember which commit a branch or tag stands for, for use without a network."""
+    if revision == commit:
+        return
+    ref = folder / "refs" / revision
+    if ref.is_file() and ref.read_text(encoding="utf-8") == commit:
+        return
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(ref, commit.encode())
 
 
 def may_ask(local_files_only: bool) -> bool:
-    """Whether the Hub may be asked at all."""
+    """Whether the Hub may be contacted."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     return not (local_files_only or HF_HUB_OFFLINE)
 
 
 def cached_tag(path: Path) -> str | None:
-    """What the Hub said a cached file is: its sha256, or for a small file what git calls it, in 40 digits.
+    """The hash of a cached file as the Hub stated it: sha256, or git's hash (40 digits).
 
-    It is the name of the blob that a file of a snapshot links to, which may be a link too. Where the client cannot make
-    links, nothing is known.
+    It is the name of the blob that a file of a snapshot links to. The blob may be a link too.
+    None where the cache has no links.
     """
     tag = path.readlink().name if path.is_symlink() else ""
     return tag if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", tag) else None
 
 
-def publish_files(folder: Path, names: Sequence[str], repo: str, *, private: bool, message: str) -> str:
-    """Upload files in one commit; the repository is made if it is not there.
+class _TooSlowError(Exception):
+    """A call took longer than allowed."""
+
+
+def _within(most_s: float, call: Callable[[], Result]) -> Result:
+    """The result of a call of the Hub's client that has no deadline of its own.
+
+    The call runs in a daemon thread: it ends with the process at the latest.
+
+    Raises:
+        _TooSlowError: It took longer than `most_s` seconds.
+    """
+    done: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:  # raised again by the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="pyfau-upload", daemon=True)
+    thread.start()
+    thread.join(most_s)
+    if errors:
+        raise errors[0]
+    if not done:
+        raise _TooSlowError
+    return done[0]
+
+
+def _check_sizes(folder: Path, names: Sequence[str]) -> int:
+    """The bytes of the files of a model together.
+
+    Raises:
+        WeightsError: One is larger than pyfau would download again.
+    """
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    for name, size in sizes.items():
+        most = MAX_BYTES if name.endswith(".safetensors") else MAX_JSON_BYTES
+        if size > most:
+            raise WeightsError(f"{folder / name} has {size} bytes: expected at most {most}")
+    return sum(sizes.values())
+
+
+def publish_files(
+    folder: Path, names: Sequence[str], repo: str, *, private: bool, message: str
+) -> str:
+    """Upload files in one commit; the repository is created if it does not exist.
 
     Returns:
         The commit.
 
     Raises:
-        WeightsError: It could not be uploaded; what to do is said.
+        WeightsError: A file is too large, or the upload failed or took too long. The message says
+            what to do.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    size = _check_sizes(folder, names)
     api = HfApi()
+
+    def upload() -> Any:
+        # The Hub's words on the card are shown by the client as they are.
+        with transfer.limited_session(), warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            api.create_repo(repo, private=private, exist_ok=True)
+            files = [CommitOperationAdd(name, str(folder / name)) for name in names]
+            commit = api.create_commit(repo, files, commit_message=message)
+        for note in notes:
+            _logger.warning("%s", one_line(note.message))
+        return commit
+
+    most_s = _UPLOAD_GRACE_S + size / _UPLOAD_BYTES_PER_S
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        commit = api.create_commit(
-            repo,
-            [CommitOperationAdd(name, str(folder / name)) for name in names],
-            commit_message=message,
-        )
-    except Exception as error:  # of three libraries
-        raise WeightsError(f"{repo} could not be published: {_explain(error, repo, None, '', False)}") from error
+        commit = _within(most_s, upload)
+    except _TooSlowError:
+        raise WeightsError(
+            f"{repo} could not be published: {size} bytes were not accepted within {most_s:.0f} s; "
+            "see on the Hub whether the commit is there, or try again"
+        ) from None
+    except Exception as error:  # classes of three libraries
+        advice = explain(error, repo, None, "", offline=not may_ask(local_files_only=False))
+        raise WeightsError(f"{repo} could not be published: {advice}") from error
     return str(commit.oid)
-
-
-@contextmanager
-def _progress_bars(wanted: bool) -> Iterator[None]:
-    from huggingface_hub import utils
-
-    if wanted or utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
-        yield
-        return
-    utils.disable_progress_bars()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        utils.enable_progress_bars()  # type: ignore[attr-defined]
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """An error and what it came from."""
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def _kinds(error: BaseException) -> set[str]:
-    """The names of its classes: the client's HTTP library has changed its name more than once."""
-    return {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
-
-
-def _is_cut(error: BaseException) -> bool:
-    """Whether a connection ended while it was in use."""
-    cuts = {"ReadError", "RemoteProtocolError", "ChunkedEncodingError", "ConnectionResetError"}
-    return bool(_kinds(error) & cuts) or "Consistency check failed" in str(error)
-
-
-def _explain(error: Exception, repo: str, revision: str | None, name: str, local_files_only: bool) -> str:
-    """What went wrong and what to do, on one line; `name` is of the file that was to be fetched, if one was."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
-
-    kinds = _kinds(error)
-    status = next((r.status_code for e in _chain(error) if (r := getattr(e, "response", None)) is not None), None)
-    number = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), 0)
-    system = errno.errorcode.get(number, "")
-    login = "log in with `hf auth login` or set HF_TOKEN"
-    if not name and "OfflineModeIsEnabled" in kinds:
-        advice = "the Hub may not be asked: unset HF_HUB_OFFLINE"
-    elif not may_ask(local_files_only) and kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}:
-        advice = (
-            f"it is not in the cache {HF_HUB_CACHE}, and the Hub may not be asked (HF_HUB_OFFLINE, --offline or "
-            f"local_files_only): fetch it once where there is a network, with `pyfau download`, or point HF_HOME at a "
-            f"cache that holds it"
-        )
-    elif "GatedRepoError" in kinds:
-        advice = f"the repository is gated: ask for access at {ENDPOINT}/{repo}, then {login}"
-    elif "RepositoryNotFoundError" in kinds:
-        advice = f"there is no such repository, or it is private: check the name, and for a private one {login}"
-    elif "RevisionNotFoundError" in kinds:
-        advice = f"the repository has no revision {revision!r}: check it at {ENDPOINT}/{repo}/commits/main"
-    elif "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds:
-        advice = f"the repository holds no {name} there, so it is no model of pyfau: check its name and revision"
-    elif system in ("ENOSPC", "EDQUOT"):
-        advice = f"the disk of {HF_HUB_CACHE} is full: make room, or set HF_HOME to a folder on another disk"
-    elif system in ("EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "ELOOP", "ENAMETOOLONG"):
-        advice = f"the cache {HF_HUB_CACHE} cannot be written: set HF_HOME to a folder that can"
-    elif "HFValidationError" in kinds:
-        advice = "that is no name of a repository: expected user/repo"
-    elif kinds & {"UnsupportedProtocol", "InvalidURL", "MissingSchema", "InvalidSchema"}:
-        advice = (
-            f"{ENDPOINT} is no address of a Hub: set HF_ENDPOINT to one such as https://huggingface.co, or unset it"
-        )
-    elif "FileMetadataError" in kinds:
-        advice = f"{ENDPOINT} does not answer as a Hub does: check HF_ENDPOINT, the proxy and the firewall"
-    elif status == 401:
-        advice = f"the token was not accepted: {login} with one that is valid"
-    elif status == 403:
-        advice = f"the token does not allow this: {login} with one that may"
-    elif status == 429:
-        advice = f"the Hub was asked too often: wait some minutes and try again; to be allowed more, {login}"
-    elif status is not None and status >= 500:
-        advice = f"the server of {ENDPOINT} has a problem (HTTP {status}): try again later"
-    elif "ProxyError" in kinds:
-        advice = "the proxy does not answer: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
-    elif kinds & {"TimeoutException", "Timeout"}:
-        advice = (
-            f"{ENDPOINT} took too long to answer: try again, or set HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to "
-            f"more seconds than 10"
-        )
-    elif kinds & {"NetworkError", "ProtocolError", "ConnectionError"} or _is_cut(error):
-        proxy = " and the proxy that HTTPS_PROXY or HTTP_PROXY names" if getproxies() else ""
-        advice = f"{ENDPOINT} cannot be reached, or the connection broke off: check the network{proxy}, and try again"
-    elif system == "ENOENT":
-        advice = f"the cache {HF_HUB_CACHE} cannot be made: set HF_HOME to a folder that can"
-    else:
-        advice = "try again, and report it if it stays"
-    first = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or "no reason given"
-    return f"{advice} [{type(error).__name__}: {first[:500]}]"

@@ -1,4 +1,4 @@
-"""What tensors a network has, without the memory that they take."""
+"""Shapes and types of a network's tensors, without allocating the tensors."""
 
 from __future__ import annotations
 
@@ -11,22 +11,32 @@ from torch.overrides import TorchFunctionMode
 
 
 def state_without_data(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
-    """The state dict of a network that is built for it, with the shapes and types of its tensors.
+    """Build a network to read the shapes and types of its tensors.
 
-    Those of more than some thousand numbers are on the "meta" device.
+    Args:
+        build: Makes the network.
+
+    Returns:
+        Its state dict. Tensors of more than 10,000 numbers are on the "meta" device: they have no
+        data.
     """
     with _LargeOnMeta():
         return build().state_dict()
 
 
 class _LargeOnMeta(TorchFunctionMode):
-    """Makes new tensors of more than some thousand numbers without data.
+    """Creates tensors of more than 10,000 numbers without data.
 
-    `torch.device("meta")` makes all of them so, but then torch loads its compiler, for more than a second, to add two.
+    `torch.device("meta")` would do this for all tensors. But torch then loads its compiler to add
+    two of them, which takes more than a second.
     """
 
     def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if function in (torch.empty, torch.zeros, torch.ones):

@@ -1,9 +1,10 @@
-"""Write the golden outputs of the bundled model; `tests/test_golden.py` holds every later version of pyfau to them.
+"""Write the golden outputs of the bundled model; `tests/test_golden.py` holds every later version
+of pyfau to them.
 
     python tests/golden/make.py
 
-One file for each version of the weights, named after the model and its version. Run it when the weights change, never
-because a test fails.
+One file for each version of the weights, named after the model and its version. Run it when the
+weights change, never because a test fails.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ FRAMES = 16
 
 
 def noise_clip(side: int) -> np.ndarray:
-    """(FRAMES, side, side, 3) uint8: coarse noise that drifts, made without any library of pictures."""
+    """(FRAMES, side, side, 3) uint8: coarse noise that drifts, made without any library of
+    images.
+    """
     coarse = np.random.default_rng(7).integers(0, 256, (2, 8, 8, 3)).astype(np.float64)
     share = np.linspace(0, 1, FRAMES)[:, None, None, None]
     moving = (1 - share) * coarse[0] + share * coarse[1]
@@ -46,7 +49,7 @@ def portrait_scores() -> np.ndarray:
 
 
 def golden() -> dict[str, Any]:
-    """What the file of the bundled model holds."""
+    """The contents of the file of the bundled model."""
     loaded = open_model("mdhr-lite")
     return {
         "model": loaded.model.config.name,

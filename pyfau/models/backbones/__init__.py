@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from pyfau.models.config import MDHRConfig
 
 
 class Backbone(Protocol):
-    """What MDHR asks of a backbone.
+    """The interface that MDHR requires of a backbone.
 
     Attributes:
         scale_channels: Channels of the four maps, of 56, 28, 14 and 7 rows and columns.
@@ -26,16 +27,16 @@ class Backbone(Protocol):
         ...
 
 
-def _resnet50(**options: Any) -> nn.Module:
-    from pyfau.models.backbones.resnet import ResNet50
+def _resnet(depth: int, **options: Any) -> nn.Module:
+    from pyfau.models.backbones.resnet import ResNet
 
-    return ResNet50(**options)
+    return ResNet(depth, **options)
 
 
-def _swin_b(**options: Any) -> nn.Module:
-    from pyfau.models.backbones.swin import SwinB
+def _swin(size: str, **options: Any) -> nn.Module:
+    from pyfau.models.backbones.swin import Swin
 
-    return SwinB(**options)
+    return Swin(size, **options)
 
 
 def _small(**options: Any) -> nn.Module:
@@ -44,9 +45,22 @@ def _small(**options: Any) -> nn.Module:
     return SmallNet(**options)
 
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"resnet50": _resnet50, "swin_b": _swin_b, "small": _small}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": partial(_resnet, 18),
+    "resnet50": partial(_resnet, 50),
+    "resnet101": partial(_resnet, 101),
+    "swin_t": partial(_swin, "t"),
+    "swin_s": partial(_swin, "s"),
+    "swin_b": partial(_swin, "b"),
+    "small": _small,
+}
+
+
+def make_backbone(name: str, **options: Any) -> Backbone:
+    """A backbone by its name, with fresh weights."""
+    return cast(Backbone, _BUILDERS[name](**options))
 
 
 def build_backbone(config: MDHRConfig) -> Backbone:
     """The backbone that a configuration names, with fresh weights."""
-    return cast(Backbone, _BUILDERS[config.backbone](**config.backbone_options))
+    return make_backbone(config.backbone, **config.backbone_options)

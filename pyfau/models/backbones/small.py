@@ -1,4 +1,7 @@
-"""The backbone of the bundled model: a small residual network for 112 px crops with MDHR's four scales."""
+"""The backbone of the bundled model: a small residual network with MDHR's four scales.
+
+Its input are crops of 112 px.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,37 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
         self.shortcut = (
-            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
             if stride != 1 or inputs != outputs
             else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(F, C, H, W) -> (F, outputs, H / stride, W / stride)."""
-        shortcut = x if self.shortcut is None else convolve(self.shortcut[0], self.shortcut[1], x, relu=False)
+        shortcut = (
+            x
+            if self.shortcut is None
+            else convolve(self.shortcut[0], self.shortcut[1], x, relu=False)
+        )
         return convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x), add=shortcut)
 
 
 class LocalLinear(nn.Module):
-    """A linear layer and ReLU with weights of their own for each token: in an aligned face each place means something.
+    """A linear layer and ReLU with separate weights for each token: in an aligned face, each place
+    shows a certain part of the face.
 
-    A network for action units did so first: the region layer of Zhao et al., DRML, CVPR 2016.
+    The region layer of Zhao et al., DRML, CVPR 2016, introduced this for action units.
     """
 
     def __init__(self, tokens: int, inputs: int, outputs: int) -> None:
@@ -43,7 +59,7 @@ class LocalLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(tokens, inputs, outputs))
         with torch.no_grad():
             self.weight[0].uniform_(-((6 / inputs) ** 0.5), (6 / inputs) ** 0.5)
-            self.weight[1:] = self.weight[0]  # alike at first
+            self.weight[1:] = self.weight[0]  # the same for all places at first
         self.bias = nn.Parameter(torch.zeros(tokens, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,12 +72,16 @@ class SmallNet(nn.Module):
 
     Args:
         widths: Channels of the four stages.
-        blocks: Residual blocks of the four stages. The first stage may have none: its map is then the stem's.
+        blocks: Residual blocks of the four stages. The first stage may have no blocks. Then its map
+            is the output of the stem.
         local: Channels of a `LocalLinear` over the static tokens; 0 for none.
     """
 
     def __init__(
-        self, widths: Sequence[int] = (24, 48, 96, 192), blocks: Sequence[int] = (1, 2, 2, 2), local: int = 0
+        self,
+        widths: Sequence[int] = (24, 48, 96, 192),
+        blocks: Sequence[int] = (1, 2, 2, 2),
+        local: int = 0,
     ) -> None:
         super().__init__()
         self.scale_channels = cast(tuple[int, int, int, int], tuple(widths))

@@ -1,6 +1,8 @@
-"""Swin-B (Liu et al., 2021), 224 px, window 7, with the parameter names of its official code."""
+"""Swin transformers (Liu et al., 2021), 224 px, window 7, with the official parameter names."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ def _relative_positions() -> Tensor:
 
 
 def _shift_mask(side: int, shift: int) -> Tensor:
-    """(windows, 49, 49): -100 between tokens that only the cyclic shift made neighbours, 0 elsewhere."""
+    """(windows, 49, 49): -100 between tokens that are neighbours only by the shift, else 0."""
     band = torch.zeros(side, dtype=torch.long)
     band[-WINDOW:-shift] = 1
     band[-shift:] = 2
@@ -59,9 +61,15 @@ class WindowAttention(nn.Module):
         """(F * windows, 49, C), mask (windows, 49, 49) -> (F * windows, 49, C)."""
         windows, tokens, channels = x.shape
         q, k, v = (
-            project(self.qkv, x).view(windows, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+            project(self.qkv, x)
+            .view(windows, tokens, 3, self.heads, channels // self.heads)
+            .permute(2, 0, 3, 1, 4)
         )
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
+        bias = (
+            self.relative_position_bias_table[self.relative_position_index]
+            .permute(2, 0, 1)
+            .unsqueeze(0)
+        )
         if mask is not None:
             kinds = mask.shape[0]
             bias = (bias + mask.unsqueeze(1)).repeat(windows // kinds, 1, 1, 1)
@@ -91,7 +99,9 @@ class SwinBlock(nn.Module):
         self.side, self.shift = side, shift
         self.norm1, self.attn = nn.LayerNorm(channels), WindowAttention(channels, heads)
         self.norm2, self.mlp = nn.LayerNorm(channels), MLP(channels)
-        self.register_buffer("attn_mask", _shift_mask(side, shift) if shift else None, persistent=False)
+        self.register_buffer(
+            "attn_mask", _shift_mask(side, shift) if shift else None, persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(F, side * side, C) -> the same shape."""
@@ -120,12 +130,16 @@ class PatchMerging(nn.Module):
         """(F, side * side, C) -> (F, side * side / 4, 2 C)."""
         half = self.side // 2
         # The neighbours are laid end to end in the order (row, column) (0,0) (1,0) (0,1) (1,1).
-        y = x.view(x.shape[0], half, 2, half, 2, -1).permute(0, 1, 3, 4, 2, 5).reshape(x.shape[0], half * half, -1)
+        y = (
+            x.view(x.shape[0], half, 2, half, 2, -1)
+            .permute(0, 1, 3, 4, 2, 5)
+            .reshape(x.shape[0], half * half, -1)
+        )
         return project(self.reduction, self.norm(y))
 
 
 class SwinStage(nn.Module):
-    """The blocks of one resolution and, but for the last stage, the merging that ends it."""
+    """Blocks of one resolution, followed by patch merging except in the last stage."""
 
     def __init__(self, channels: int, heads: int, side: int, depth: int, last: bool) -> None:
         super().__init__()
@@ -141,7 +155,7 @@ class SwinStage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """4 x 4 patches to 128 channels."""
+    """4 x 4 patches to tokens."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -153,19 +167,35 @@ class PatchEmbed(nn.Module):
         return y
 
 
-class SwinB(nn.Module):
-    """The scales are the inputs of the four stages; the static map is the output of the final norm."""
+# Size: channels of the first stage, blocks of the four stages.
+_LAYOUTS = {
+    "t": (96, (2, 2, 6, 2)),
+    "s": (96, (2, 2, 18, 2)),
+    "b": (128, (2, 2, 18, 2)),
+}
+_HEAD_CHANNELS = 32
 
-    scale_channels = (128, 256, 512, 1024)
-    static_channels = 1024
 
-    def __init__(self) -> None:
+class Swin(nn.Module):
+    """The scales are the inputs of the four stages; the static map is the output of the final norm.
+
+    Args:
+        size: "t", "s" or "b".
+    """
+
+    def __init__(self, size: str) -> None:
         super().__init__()
-        self.patch_embed = PatchEmbed(128)
-        self.layers = nn.ModuleList(
-            SwinStage(128 * 2**i, 4 * 2**i, 56 // 2**i, depth, last=i == 3) for i, depth in enumerate((2, 2, 18, 2))
-        )
-        self.norm = nn.LayerNorm(1024)
+        first, depths = _LAYOUTS[size]
+        channels = [first * 2**stage for stage in range(len(depths))]
+        self.scale_channels = cast(tuple[int, int, int, int], tuple(channels))
+        self.static_channels = channels[-1]
+        self.patch_embed = PatchEmbed(first)
+        self.layers = nn.ModuleList()
+        for stage, depth in enumerate(depths):
+            heads, side = channels[stage] // _HEAD_CHANNELS, 56 // 2**stage
+            last = stage == len(depths) - 1
+            self.layers.append(SwinStage(channels[stage], heads, side, depth, last))
+        self.norm = nn.LayerNorm(channels[-1])
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `pyfau.models.backbones.Backbone`."""

@@ -7,7 +7,7 @@
   const unit = data.timed ? "time (s)" : data.independent ? "face" : "frame";
   const ROW = 70, LABEL = 21, MARGIN = {l: 34, r: 8, t: 30, b: 46};  // pixels: of one AU, its name, around the plot
   const BAR = -0.1;  // height at which the bars lie that say "active"
-  const MISSING = 0xffff, ACTIVE = 0x8000, SCORE = 0x7fff, STEPS = 32766;  // see _series in report/__init__.py
+  const MISSING = 0xffff, ACTIVE = 0x8000, SCORE = 0x7fff, STEPS = 32766;  // see _series in report/html.py
   let face = null, seekable = false;
 
   // Plotly reads a little HTML, and %{...} in templates: names from files are neither.
@@ -25,7 +25,9 @@
     const x = record.times ? new Float64Array(bytes(record.times).buffer) : Float64Array.from(frames);
     const all = new Uint16Array(bytes(record.values).buffer);
     const values = data.aus.map((_, k) => all.subarray(k * x.length, (k + 1) * x.length));
-    return {...record, frames, x, values};
+    const own = (all) => data.aus.map((_, k) => all.subarray(k * x.length, (k + 1) * x.length));
+    const before = record.raw ? own(new Uint16Array(bytes(record.raw).buffer)) : values;
+    return {...record, frames, x, values, adjusted: values, before};
   }
 
   /** The index of the first row at or after x. */
@@ -145,7 +147,8 @@
       const top = 1 - (k * ROW + LABEL) / inner;
       layout[k ? `yaxis${k + 1}` : "yaxis"] = {domain: [1 - (k + 1) * ROW / inner, top], range: [-0.16, 1.04],
         fixedrange: true, tickvals: [0, 0.5, 1], tickfont: {size: 10}, gridcolor: color("grid"), zeroline: false};
-      layout.annotations.push({text: plain(au.label), xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left",
+      const graded = face.intensities ? `  ${face.intensities[k]}` : "";
+      layout.annotations.push({text: plain(au.label + graded), xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left",
         yanchor: "bottom", showarrow: false, font: {size: 12}});
       const threshold = face.thresholds[k];
       if (threshold !== null) {
@@ -200,8 +203,14 @@
     video.currentTime = Math.min(Math.max(aim, 0), video.duration || Infinity);
   }
 
+  /** The scores with the person's baseline, or those before it. */
+  function setBaseline() {
+    face.values = byId("baseline")?.checked === false ? face.before : face.adjusted;
+  }
+
   function choose(index) {
     face = decoded(data.faces[index]);
+    setBaseline();
     for (const section of document.querySelectorAll("section.face")) {
       section.hidden = section.dataset.face !== String(face.id);
     }
@@ -222,7 +231,7 @@
           : "This browser cannot play this video, or the file is not where the page looks for it.");
       } else if (video.readyState >= video.HAVE_METADATA) {
         seekable = data.timed;
-        if (!video.videoWidth) complain("This browser plays the sound of this video, but not its pictures.");
+        if (!video.videoWidth) complain("This browser plays the sound of this video, but not its images.");
       }
     };
     video.addEventListener("error", check);
@@ -243,9 +252,6 @@
       video.src = URL.createObjectURL(new Blob([bytes(clip.textContent)]));
       clip.textContent = "";
     }
-    for (const button of document.querySelectorAll("button[data-time]")) {
-      button.addEventListener("click", () => go(Number(button.dataset.time)));
-    }
   }
 
   choose(0);
@@ -258,6 +264,10 @@
     choose(data.faces.findIndex((record) => String(record.id) === event.target.value));
   });
   byId("measure").addEventListener("change", draw);
+  byId("baseline")?.addEventListener("change", () => { setBaseline(); draw(); });
+  for (const button of document.querySelectorAll("button[data-time], button[data-onset]")) {
+    button.addEventListener("click", () => go(Number(button.dataset.time ?? button.dataset.onset)));
+  }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   const root = document.documentElement;
   addEventListener("beforeprint", () => { root.dataset.print = ""; draw(); });

@@ -5,14 +5,14 @@ const WIDEST = 640; // pixels of a camera frame that is sent
 const KEPT_MS = 1500; // how long the bars of a lost face stay, greyed
 const COLOURS = ["#52beac", "#ecb256", "#7aa6ec", "#e2808a", "#ac94e2", "#9ec462"];
 const CAMERA_ERRORS = {
-  NotAllowedError: "The browser has no permission to use the camera. Allow it beside the address of this page, then start again.",
+  NotAllowedError: "The browser has no permission to use the camera. Allow it next to the address of this page, then start again.",
   NotFoundError: "No camera was found.",
   NotReadableError: "The camera could not be read; another program may be using it.",
 };
 const GONE = "The server does not answer. If it was ended, start pyfau serve again and reload this page.";
 
 const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-const { video, overlay, picture, slider } = element;
+const { video, overlay, image, slider } = element;
 const cards = new Map(); // face number -> its bars
 let settings = null;
 let session = null; // what runs now: {camera, stop()}
@@ -30,13 +30,13 @@ function begin(camera) {
   complain("");
   for (const card of cards.values()) card.root.remove();
   cards.clear();
-  for (const node of [element.csv, element.slide, element.progress, picture]) node.hidden = true;
+  for (const node of [element.csv, element.slide, element.progress, image]) node.hidden = true;
   element.nobody.hidden = false;
   element.nobody.textContent = "No face yet.";
   shown = { faces: [], width: 1, height: 1 };
   const begun = { camera, stop: () => {} };
   session = begun;
-  picture.classList.toggle("mirrored", camera);
+  image.classList.toggle("mirrored", camera);
   element.stop.disabled = false;
   element.clock.hidden = element.speed.hidden = true;
   return begun;
@@ -54,9 +54,9 @@ function end(ended, text, error) {
 }
 
 function fit(width, height) {
-  picture.hidden = false;
-  picture.style.aspectRatio = `${width} / ${height}`;
-  picture.style.maxWidth = `calc(65vh * ${width / height})`;
+  image.hidden = false;
+  image.style.aspectRatio = `${width} / ${height}`;
+  image.style.maxWidth = `calc(65vh * ${width / height})`;
 }
 
 function makeCard(number) {
@@ -182,7 +182,7 @@ async function startCamera() {
   const free = () => stream.getTracks().forEach((track) => track.stop());
   if (session !== begun) { free(); return; }
   const socket = new WebSocket(`${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/camera`);
-  begun.stop = () => { socket.close(); free(); video.srcObject = null; picture.hidden = true; };
+  begun.stop = () => { socket.close(); free(); video.srcObject = null; image.hidden = true; };
   stream.getVideoTracks()[0].onended = () => end(begun, "Stopped.", "The camera was disconnected.");
   video.removeAttribute("src");
   video.controls = false;
@@ -289,7 +289,7 @@ function play(begun, file, frames, clip, csv) {
     video.removeAttribute("src");
     video.load();
     [source, table].forEach((url) => URL.revokeObjectURL(url));
-    for (const node of [picture, element.slide, element.csv]) node.hidden = true;
+    for (const node of [image, element.slide, element.csv]) node.hidden = true;
   };
   const showAt = (time) => {
     const { rows } = frames[find(frames, time + 0.25 / (clip.fps || 30))];
@@ -299,7 +299,7 @@ function play(begun, file, frames, clip, csv) {
   video.onseeked = () => showAt(video.currentTime);
   video.onerror = () => {
     video.pause();
-    picture.hidden = true;
+    image.hidden = true;
     element.slide.hidden = false;
     slider.max = frames.length - 1;
     slider.oninput = () => show(frames[slider.value].rows, clip.width, clip.height);
@@ -310,7 +310,7 @@ function play(begun, file, frames, clip, csv) {
   video.onloadedmetadata = () => { if (!video.videoWidth) video.onerror(); }; // it would play the sound alone
   video.controls = true;
   video.src = source;
-  onFrames(begun, (time) => { if (!picture.hidden) showAt(time); });
+  onFrames(begun, (time) => { if (!image.hidden) showAt(time); });
   video.play().catch(() => {}); // onerror says why
 }
 
@@ -356,13 +356,13 @@ async function open() {
   }
   element.model.textContent = `model ${settings.model}`;
   element.privacy.textContent = settings.local
-    ? "Nothing leaves this machine: pictures go from this page to the pyfau server on it and nowhere else, and nothing is kept."
-    : `Pictures go from this page over the network, unencrypted, to the pyfau server at ${location.host} and nowhere else. It keeps nothing.`;
+    ? "Nothing leaves this machine: images go from this page to the pyfau server on it and nowhere else, and nothing is kept."
+    : `Images go from this page over the network, unencrypted, to the pyfau server at ${location.host} and nowhere else. It keeps nothing.`;
   element.camera.onclick = startCamera;
   element.stop.onclick = () => session && end(session, "Stopped.");
   element.file.onchange = () => { if (element.file.files.length) startClip(element.file.files[0]); };
   element.file.onclick = () => { element.file.value = ""; }; // so that the same clip can be chosen again
-  new ResizeObserver(draw).observe(picture);
+  new ResizeObserver(draw).observe(image);
 }
 
 open();

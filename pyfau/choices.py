@@ -1,0 +1,23 @@
+"""Options with a fixed set of values, as Literal types.
+
+`pyfau.checks.check_choice` checks them. The command line takes its suggestions from them; it starts
+without NumPy, and so does this module.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+AlignerName = Literal["mtcnn", "fan", "mediapipe", "aligned", "mesh"]
+BaselineMode = Literal["subtract", "threshold"]
+ColorOrder = Literal["rgb", "bgr"]
+DataSet = Literal["bp4d", "disfa"]
+Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
+FANDetector = Literal["mtcnn", "sfd"]
+MediaPipeDetector = Literal["mtcnn", "mediapipe"]
+PlotKind = Literal["lines", "heatmap"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Runner = Literal["local", "ray"]
+SummaryUnit = Literal["face", "clip"]
+TableFormat = Literal["csv", "parquet", "jsonl"]
+WindowName = Literal["continuous", "clips"]

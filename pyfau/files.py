@@ -1,0 +1,277 @@
+"""Files: all outputs are written by this module, in an order that survives a loss of power.
+
+The safety of outputs depends on the order of the writes: see `replace_file` and
+`pyfau.tables.writers`. A test replaces the `Disk` and checks the state after every step.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from pyfau.errors import OptionError
+from pyfau.locks import FileLock
+from pyfau.types import StrPath
+
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # pipes, devices and some network drives
+
+
+class Disk:
+    """The file operations of which every write consists."""
+
+    def create(self, path: Path) -> BinaryIO:
+        """Open a file for writing; an existing file becomes empty."""
+        return path.open("wb")
+
+    def append(self, path: Path) -> BinaryIO:
+        """Open an existing file for writing at its end."""
+        return path.open("ab")
+
+    def sync(self, file: BinaryIO) -> None:
+        """Wait until what was written to a file is on the disk."""
+        file.flush()
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Replace a file by another one, in one step."""
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; a file that does not exist is no error."""
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Wait until the names in a folder are on the disk."""
+        # Windows cannot open folders, and some network drives do not sync them.
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+disk = Disk()
+
+
+def create_file(path: Path) -> BinaryIO:
+    """Open a file for writing; an existing file becomes empty."""
+    return disk.create(path)
+
+
+def append_to(path: Path) -> BinaryIO:
+    """Open an existing file for writing at its end."""
+    return disk.append(path)
+
+
+def sync_file(file: BinaryIO, path: Path) -> None:
+    """Wait until a file and its name are on the disk."""
+    disk.sync(file)
+    disk.sync_folder(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a synced file its final name, and wait until the name is on the disk."""
+    disk.replace(source, target)
+    disk.sync_folder(target.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file; a file that does not exist is no error."""
+    disk.remove(path)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write in one step: after a crash or a loss of power there is the old file or the new one."""
+    part = part_name(path)
+    try:
+        with create_file(part) as file:
+            file.write(data)
+            disk.sync(file)
+        move_file(part, path)
+    except BaseException:
+        remove_file(part)
+        raise
+
+
+class UnfinishedFile:
+    """A file that other code writes, and that gets its name when it is complete.
+
+    After a crash or a loss of power there is the old file or the new one under the name.
+
+    Args:
+        path: The name. A link is followed. A device or a pipe is written directly.
+
+    Attributes:
+        part: Where to write; it has the suffix of `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._target = path.resolve()
+        self._is_plain = self._target.is_file() or not self._target.exists()
+        part = part_name(self._target)
+        self.part = part.with_name(part.name + path.suffix) if self._is_plain else path
+
+    def finish(self) -> None:
+        """Give the file its name. It must be closed."""
+        if not self._is_plain:
+            return
+        with self.part.open("rb+") as file:
+            disk.sync(file)
+        move_file(self.part, self._target)
+
+    def discard(self) -> None:
+        """Remove the unfinished file, if it exists."""
+        if self._is_plain:
+            remove_file(self.part)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from writing a file, and remove unfinished versions that a killed
+    process left.
+
+    The folder of the file is created.
+
+    Raises:
+        OptionError: Another process is writing the file, or its folder cannot be written.
+    """
+    with writing(path):
+        make_room(path)
+        lock = lock_file(path)
+    with lock:
+        yield
+
+
+def lock_file(path: Path) -> FileLock:
+    """The lock of a file in an existing folder, for `locked` and for writers that stay open.
+
+    Raises:
+        OptionError: Another process is writing the file.
+        OSError: The lock file cannot be created.
+    """
+    lock = FileLock(path)
+    if lock.stale:
+        try:
+            remove_parts(path)
+        except BaseException:
+            lock.release()
+            raise
+    return lock
+
+
+def part_name(path: Path) -> Path:
+    """A new name for the unfinished version of a file: no other process uses it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def remove_parts(path: Path) -> None:
+    """Remove unfinished versions of a file, which a process left that was killed.
+
+    The caller has the lock of the file, so no running process needs them.
+    """
+    suffix = f"({re.escape(path.suffix)})?"  # of an `UnfinishedFile`
+    pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8}\.)?part" + suffix)
+    for entry in list(path.parent.iterdir()):
+        if pattern.fullmatch(entry.name):
+            remove_file(entry)
+
+
+def check_is_other(path: StrPath, source: StrPath) -> None:
+    """Make sure that an output does not replace its own input.
+
+    Raises:
+        OptionError: Both names are the same file.
+    """
+    try:
+        same = Path(path).samefile(source)
+    except (OSError, ValueError):  # one of the files does not exist
+        same = False
+    if same:
+        raise OptionError(f"{os.fspath(path)} would replace the input {os.fspath(source)}")
+
+
+def check_writable(path: Path) -> None:
+    """Create the folder of a file, and check that the file can be written, without changing it.
+
+    Raises:
+        OptionError: The file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+
+
+def escape_text(text: str) -> bytes:
+    """The text in UTF-8.
+
+    File names can have bytes that are not text. Python represents them as lone surrogates, which
+    are written as escapes such as `\\udcff`.
+    """
+    return text.encode(errors="backslashreplace")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into an OptionError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read, in words: without an error number, and without the path."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def make_room(path: Path) -> None:
+    """Create the folder of a file that will be written."""
+    if path.is_dir():
+        raise IsADirectoryError(0, "it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def is_folder(path: StrPath) -> bool:
+    """Whether there is such a folder. False if the operating system rejects the path."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def cache_folder() -> Path:
+    """pyfau's own cache: PYFAU_CACHE, or `pyfau` in XDG_CACHE_HOME or ~/.cache.
+
+    Models are in the Hub's cache, not here.
+    """
+    if chosen := os.environ.get("PYFAU_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyfau"
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorting key that orders numbers in names by value: img2 before img10.
+
+    Case counts only between names that are otherwise equal.
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if part.isdecimal() else part for part in parts], name

@@ -1,0 +1,464 @@
+"""Video files to frames, with PyAV: every frame that can be decoded, upright, at its own time."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.filter import Graph
+from av.stream import Disposition
+
+from pyfau.errors import MediaError, OptionError
+from pyfau.media.clock import Clock, Stamp
+from pyfau.media.colour import RGBConverter
+from pyfau.media.formats import CONTAINERS, check_pixels, open_container
+from pyfau.media.frames import Frames
+from pyfau.media.limits import Limits
+from pyfau.media.upright import make_upright, square_size, turn_of
+from pyfau.types import Frame
+
+# Packets are read some time before they are decoded, for the clock: see `pyfau.media.clock`.
+_AHEAD_PACKETS = 24
+_AHEAD_BYTES = 8 << 20
+# After damage, decoders return a few frames in the wrong order. This number of frames is kept back
+# to sort them, if their time stamps differ by less than this.
+_HELD_FRAMES = 2
+_SORTED_SECONDS = 2.0
+# A damaged container can have good packets after an error. Reading ends after this number of errors
+# in a row.
+_MAX_READ_ERRORS = 32
+# Number of packets since the last key frame that are stored, and number of frames that may be lost
+# at the end: a decoder with several threads keeps this number of frames.
+_RECENT_BYTES = 32 << 20
+_MAX_RESCUED = 32
+# Dolby Vision without a base layer for other players (profile 5) has these tags.
+_DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
+_UNSPECIFIED = 2
+# From a damaged place on, FFmpeg treats the rest of a GIF as one image. An image takes at most 1.5
+# bytes a pixel, and palettes and comments.
+_GIF_EXTRA_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is stored about a frame while filters work on it."""
+
+    stamp: Stamp
+    pixel_aspect: Fraction | None
+    turn: tuple[int, int, int, int]
+
+
+class VideoDecoder:
+    """One video stream of a file.
+
+    Args:
+        path: The file, which exists.
+        number: Which of its video streams, from 0; None for its default.
+        limits: What is refused.
+        threads: Number of decoding threads. Each keeps its own frames in memory.
+        containers: Names of the containers that are opened.
+
+    Attributes:
+        fps: Frames per second, the average where the rate varies; None if unknown.
+        frame_count: Estimate of the number of frames, None if unknown.
+        warnings: What is wrong with the file, in words; complete after the last frame.
+        clock: Its `holes` list what is missing.
+
+    Raises:
+        MediaError: Not a video in a format that pyfau reads, or too large.
+        OptionError: There is no stream of this number.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        number: int | None,
+        limits: Limits,
+        threads: int,
+        containers: Sequence[str] = CONTAINERS,
+    ) -> None:
+        self.warnings: list[str] = []
+        self._limits = limits
+        self._container = open_container(path, limits, containers)
+        try:
+            self._stream = self._choose(number)
+            self._check_size(path)
+        except BaseException:
+            self._container.close()
+            raise
+        context = self._stream.codec_context
+        context.thread_type = "AUTO"
+        context.thread_count = threads
+        context.options = {"max_pixels": str(limits.frame_pixels)}
+        self.fps = _positive(self._stream.guessed_rate) or _positive(self._stream.average_rate)
+        self.frame_count = self._announced()
+        start = self._container.start_time
+        self.clock = Clock(self.fps, 0.0 if start is None else start / av.time_base)
+        # AVI counts its packets; FFmpeg only guesses when their frames are shown.
+        self._by_order = self._container.format.name == "avi"
+        self._first_dts: int | None = None
+        self._delay: int | None = None  # number of packets between a packet and its frame
+        self._most_gif_bytes = 2 * context.width * context.height + _GIF_EXTRA_BYTES
+        self._swallowed = False
+        self._seen = 0
+        self._corrupt = 0
+        self._errors = 0
+        self._first_s = 0.0
+
+    def frames(self) -> Frames:
+        """Decode; `index` and `time_s` of the frames only grow."""
+        try:
+            converter = RGBConverter()
+            for image, place in _Deinterlacer().filtered(self._placed()):
+                rgb = make_upright(converter.convert(image), place.pixel_aspect, place.turn)
+                yield Frame(place.stamp.index, place.stamp.time_s, rgb)
+            self.clock.finish()
+            self._sum_up()
+        finally:
+            self._container.close()
+
+    def _choose(self, number: int | None) -> Any:
+        streams = [
+            stream
+            for stream in self._container.streams.video
+            if stream.codec_context is not None
+            and not stream.disposition & Disposition.attached_pic
+        ]
+        if not streams:
+            if self._container.streams.video:
+                raise MediaError("its video has a codec that pyfau does not decode, or is a cover")
+            raise MediaError("not a video file: it has no video stream")
+        if number is None:
+            return self._choose_default(streams)
+        if number >= len(streams):
+            raise OptionError(
+                f"stream: expected less than {len(streams)}, the number of video streams, "
+                f"got {number}"
+            )
+        return streams[number]
+
+    def _choose_default(self, streams: list[Any]) -> Any:
+        marked = [stream for stream in streams if stream.disposition & Disposition.default]
+        chosen = (marked or streams)[0]
+        if len(streams) > 1:
+            which = "the default" if marked else "the first"
+            self.warnings.append(
+                f"the file holds {len(streams)} video streams; number {streams.index(chosen)} "
+                f"is read, {which} (stream=... selects another)"
+            )
+        return chosen
+
+    def _check_size(self, path: Path) -> None:
+        context = self._stream.codec_context
+        size = square_size((context.width, context.height), self._stream.sample_aspect_ratio)
+        check_pixels(size, self._limits.frame_pixels, "a frame of the video")
+        if self._container.format.name == "gif":
+            self._check_animation(path, context.width * context.height)
+
+    def _check_animation(self, path: Path, pixels: int) -> None:
+        """Count the images of a GIF, which packs a blank one into a few bytes."""
+        most = min(self._limits.animation_frames, self._limits.animation_pixels // max(1, pixels))
+        with open_container(path, self._limits) as container:
+            count = 0
+            try:
+                for _ in container.demux(video=0):
+                    count += 1
+                    if count > most + 1:  # the last packet is empty
+                        break
+            except av.FFmpegError:
+                return  # the images until here are few
+        if count > most + 1:
+            raise MediaError(
+                f"an animation of more than {most} images with {pixels} pixels: "
+                "raise the limits to read it"
+            )
+
+    def _announced(self) -> int | None:
+        """The number of frames by the file's own account."""
+        count = self._stream.frames
+        edited = "mov" in self._container.format.name  # the number may include what is cut off
+        if count > 0 and not edited:
+            return int(count)
+        length = self._length_s()
+        by_time = math.floor(length * self.fps + 0.5) if length and self.fps else 0
+        known = [number for number in (count, by_time) if number > 0]
+        return min(known) if known else None
+
+    def _length_s(self) -> float | None:
+        if self._stream.duration and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        if self._container.duration:
+            return float(self._container.duration / av.time_base)
+        return None
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets of the stream, announced to the clock some time before they are decoded."""
+        waiting: deque[Any] = deque()
+        held = 0
+        for packet in self._read():
+            # Packets that an edit list cuts off are decoded and not shown.
+            if packet.size and not packet.is_discard:
+                self._announce(packet)
+            waiting.append(packet)
+            held += packet.size
+            while len(waiting) > _AHEAD_PACKETS or (len(waiting) > 1 and held > _AHEAD_BYTES):
+                held -= waiting[0].size
+                yield waiting.popleft()
+        yield from waiting
+
+    def _announce(self, packet: Any) -> None:
+        base = packet.time_base or Fraction(0)
+        if self._container.format.name == "gif" and packet.size > self._most_gif_bytes:
+            self._swallowed = True
+        stamp = packet.dts if self._by_order else packet.pts
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+        # Also set where a stream was joined from parts, so it is no damage by itself.
+        if packet.is_corrupt:
+            self.clock.errors += 1
+        self.clock.announce(
+            None if stamp is None else float(stamp * base),
+            float(packet.duration * base) if packet.duration else None,
+        )
+
+    def _read(self) -> Iterator[Any]:
+        """Packets of the stream, also after errors of the container; the last one is empty."""
+        errors = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    errors = 0
+                    yield packet
+                return
+            except (av.FFmpegError, OSError):
+                self._count_error()
+                errors += 1
+                if errors > _MAX_READ_ERRORS:
+                    break
+        flush = av.Packet()
+        flush.stream = self._stream
+        yield flush
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        self.clock.errors += 1
+
+    def _decoded(self) -> Iterator[Any]:
+        """Frames as the decoder returns them; it goes on after a packet that it refuses."""
+        recent = _Recent()
+        last: int | None = None
+        for packet in self._packets():
+            recent.add(packet)
+            try:
+                frames = self._stream.decode(packet)
+            except av.error.EOFError:
+                continue
+            except (av.FFmpegError, ValueError):
+                self._count_error()
+                frames = [] if packet.size else recent.decode_again(self._stream, last)
+            for frame in frames:
+                self._corrupt += bool(frame.is_corrupt)
+                last = frame.pts if last is None else max(last, frame.pts or last)
+                yield frame
+
+    def _ordered(self) -> Iterator[tuple[Any, float | None]]:
+        """Frames with their time stamps in seconds, in the order of these where damage mixed it."""
+        held: list[tuple[Any, float | None]] = []
+        last = -math.inf
+        for frame in self._decoded():
+            stamp = self._stamp(frame)
+            keep = _HELD_FRAMES if self.clock.errors else 0
+            place = len(held) if stamp is None else _place_among(held, stamp, last)
+            held.insert(place, (frame, stamp))
+            while len(held) > keep:
+                last = held[0][1] or last
+                yield held.pop(0)
+        yield from held
+
+    def _stamp(self, frame: Any) -> float | None:
+        """The time stamp of a frame in seconds."""
+        base = self._stream.time_base
+        if not base:
+            return None
+        if not self._by_order:
+            return None if frame.pts is None else float(frame.pts * base)
+        if frame.dts is None:  # one of the last frames
+            return self.clock.next_announced()
+        if self._delay is None:
+            self._delay = frame.dts - (self._first_dts or 0)
+        return float((frame.dts - self._delay) * base)
+
+    def _placed(self) -> Iterator[tuple[Any, _Place]]:
+        aspect = self._stream.sample_aspect_ratio
+        for frame, seconds in self._ordered():
+            stamp = self.clock.place(seconds)
+            if not self._seen:
+                self._check_first(frame)
+                self._first_s = stamp.time_s
+            self._seen += 1
+            yield frame, _Place(stamp, aspect, turn_of(_display_matrix(frame)))
+
+    def _check_first(self, frame: Any) -> None:
+        dolby = self._stream.codec_context.codec_tag in _DOLBY_TAGS
+        if dolby and int(frame.color_trc) == _UNSPECIFIED:
+            raise MediaError(
+                "Dolby Vision of profile 5, whose colours only a Dolby decoder restores: "
+                "convert it to HDR10, HLG or SDR first"
+            )
+
+    def _sum_up(self) -> None:
+        truncated = self._truncation()
+        said = self.clock.warnings(with_end=truncated is None)
+        if self._errors and not (truncated and not said):  # a cut explains them
+            said.append(f"the file is damaged: FFmpeg reported {self._errors} errors")
+        if self._corrupt:
+            said.append(f"{self._corrupt} frames are damaged in part; the decoder filled them in")
+        if truncated:
+            said.append(truncated)
+        self.warnings += said
+
+    def _truncation(self) -> str | None:
+        index = self.clock.count
+        # By frames and by time: where the rate varies, the announced count may be a wrong guess.
+        reached: float = index
+        if self.fps and index:
+            reached = max(index, (self.clock.time_s - self._first_s) * self.fps + 1)
+        if self._swallowed:
+            return f"the file is damaged after {self._seen} frames; the images there are missing"
+        announced = self.frame_count
+        if announced is None or announced - reached <= max(4, 0.02 * announced):
+            return None
+        return f"the file announces {announced} frames, but holds {self._seen}: it may be truncated"
+
+
+class _Recent:
+    """The packets since the last key frame.
+
+    With several threads, the decoder reports errors late. One that it reports at the end of the
+    stream makes PyAV drop the frames that are still in it, so the last packets are decoded again
+    in one thread.
+    """
+
+    def __init__(self) -> None:
+        self._packets: list[Any] = []
+        self._bytes = 0
+
+    def add(self, packet: Any) -> None:
+        """Remember a packet that goes to the decoder."""
+        if packet.is_keyframe or self._bytes > _RECENT_BYTES:
+            self._packets, self._bytes = [], 0
+        if packet.size:
+            self._packets.append(packet)
+            self._bytes += packet.size
+
+    def decode_again(self, stream: Any, last: int | None) -> list[Any]:
+        """The frames with a time stamp after `last`."""
+        context = av.CodecContext.create(stream.codec_context.name, "r")
+        context.extradata = stream.codec_context.extradata
+        context.options = dict(stream.codec_context.options)
+        context.thread_count = 1
+        kept = []
+        for packet in [*self._packets, None]:
+            try:
+                frames = context.decode(packet)
+            except (av.FFmpegError, ValueError):
+                continue
+            kept += [f for f in frames if f.pts is not None and (last is None or f.pts > last)]
+            del kept[:-_MAX_RESCUED]
+        return kept
+
+
+class _Deinterlacer:
+    """Gives frames of two fields whole lines: as many frames come out as go in.
+
+    From the first interlaced frame on, all frames pass through the filter, which leaves those
+    alone that are not interlaced.
+    """
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+        self._key: tuple[Any, ...] = ()
+        self._places: deque[_Place] = deque()
+
+    def filtered(self, frames: Iterator[tuple[Any, _Place]]) -> Iterator[tuple[Any, _Place]]:
+        """Frames as they come, or deinterlaced."""
+        for frame, place in frames:
+            key = (frame.width, frame.height, frame.format.name)
+            if self._graph is not None and key != self._key:
+                yield from self._flush()
+            if self._graph is None and frame.interlaced_frame:
+                self._graph, self._key = _deinterlace_graph(frame), key
+            if self._graph is None:
+                yield frame, place
+                continue
+            # The filter needs times that increase; the real times are in `_places`.
+            frame.pts = place.stamp.index
+            frame.time_base = Fraction(1, 25)
+            self._places.append(place)
+            self._graph.vpush(frame)
+            yield from self._pull()
+        yield from self._flush()
+
+    def _flush(self) -> Iterator[tuple[Any, _Place]]:
+        if self._graph is not None:
+            self._graph.vpush(None)
+            yield from self._pull()
+        self._graph = None
+        self._places.clear()
+
+    def _pull(self) -> Iterator[tuple[Any, _Place]]:
+        assert self._graph is not None
+        while self._places:
+            try:
+                image = self._graph.vpull()
+            except (BlockingIOError, EOFError):
+                return
+            yield image, self._places.popleft()
+
+
+def _deinterlace_graph(frame: Any) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format.name,
+        time_base=Fraction(1, 25),
+    )
+    # One output frame for each input frame; only frames that are marked as interlaced are changed.
+    lines = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    sink = graph.add("buffersink")
+    graph.link_nodes(source, lines, sink)
+    graph.configure()
+    return graph
+
+
+def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float) -> int:
+    """Where a frame belongs among those that are held."""
+    place = len(held)
+    if stamp <= last:
+        return place
+    while place:
+        before = held[place - 1][1]
+        if before is None or not stamp < before < stamp + _SORTED_SECONDS:
+            break
+        place -= 1
+    return place
+
+
+def _display_matrix(frame: Any) -> bytes | None:
+    for item in frame.side_data:
+        if item.type.name == "DISPLAYMATRIX":
+            return bytes(item)
+    return None
+
+
+def _positive(rate: Fraction | None) -> float | None:
+    value = 0.0 if rate is None else float(rate)
+    return value if math.isfinite(value) and value > 0 else None

@@ -1,0 +1,124 @@
+"""Inference copies of networks that score single frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyfau.checks import check_choice
+from pyfau.choices import Precision
+from pyfau.errors import OptionError
+from pyfau.models.engines import open_engine, resolve_engine
+from pyfau.models.frame_export import export_scores
+from pyfau.models.frame_network import FrameNetwork
+from pyfau.models.packed import can_pack, fold, pack
+
+_CPU_FRAMES = 8  # frames that a CPU scores at a time
+
+
+class InHalf(nn.Module):
+    """A module that computes in half precision, between parts that compute in float32.
+
+    Args:
+        module: Changed in place.
+        dtype: bfloat16 or float16.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Any:
+        """float32 -> what the module gives, in float32."""
+        return _to_float(self.module(x.to(self.dtype)))
+
+
+def _to_float(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float()
+    return type(value)(_to_float(part) for part in value)
+
+
+@torch.no_grad()
+def accelerate_frames(
+    model: FrameNetwork, precision: str = "auto", engine: str = "auto"
+) -> tuple[str, str]:
+    """Prepare a network for inference only, in place.
+
+    Batch norms are folded into the layers before them, and images are laid out channels_last. On a
+    CPU, layers take oneDNN's form. In half precision, `model.heavy_part` computes in that type and
+    the rest, such as a graph of nearest neighbours, in float32.
+
+    Args:
+        model: A plain network in eval mode.
+        precision: "auto", "float32", "bfloat16", or "float16" on a GPU. "auto" is float32: no half
+            precision was measured with published weights.
+        engine: "auto", "torch", "onnxruntime" or "openvino"; the last two are for a CPU.
+
+    Returns:
+        The precision and the engine.
+
+    Raises:
+        OptionError: Another value, or one that this device or engine does not take.
+        DependencyError: The engine, or what it needs to export the network, is not installed.
+    """
+    dtype, chosen = _resolve(model, precision, engine)
+    if chosen != "torch":
+        _use_engine(model, chosen, dtype)
+    else:
+        _prepare(model, dtype)
+    return str(dtype).removeprefix("torch."), chosen
+
+
+def _resolve(model: FrameNetwork, precision: str, engine: str) -> tuple[torch.dtype, str]:
+    check_choice(precision, "precision", Precision)
+    if precision == "int8":
+        name = model.config.network
+        raise OptionError(f"{name} computes in float32 or half precision, got precision 'int8'")
+    chosen = resolve_engine(engine)
+    on_cpu = model.device.type == "cpu"
+    if chosen != "torch" and not on_cpu:
+        raise OptionError(f"engine {engine!r} is for the CPU, and the device is {model.device}")
+    if precision == "float16" and on_cpu:
+        raise OptionError("precision 'float16' is for a GPU; a CPU takes float32 or bfloat16")
+    if precision == "auto":
+        precision = "float32"
+    if precision != "float32" and chosen == "torch" and not model.heavy_part:
+        name = model.config.network
+        raise OptionError(f"{name} computes in float32 only, got precision {precision!r}")
+    if chosen == "onnxruntime" and precision != "float32":
+        raise OptionError(
+            f"engine 'onnxruntime' computes in float32 only, got precision {precision!r}"
+        )
+    return getattr(torch, precision), chosen
+
+
+def _use_engine(model: FrameNetwork, engine: str, dtype: torch.dtype) -> None:
+    run = open_engine(engine, lambda path: export_scores(model, path), dtype, ["scores"])
+    model.engine = lambda frames: run(frames)[0]
+    for name, _ in list(model.named_children()):  # the engine has its own copy
+        delattr(model, name)
+    model.batch_frames = _CPU_FRAMES
+
+
+def _prepare(model: FrameNetwork, dtype: torch.dtype) -> None:
+    fold(model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, others = model.packable()
+    is_half = dtype != torch.float32
+    heavy = model.get_submodule(model.heavy_part)
+    if is_half:
+        heavy.to(dtype)
+    if model.device.type == "cpu" and can_pack(dtype):
+        size = model.config.input_size
+        number = next((value.dtype for value in images.parameters()), torch.float32)
+        example = torch.zeros(1, 3, size, size, dtype=number)
+        pack(images, example.to(memory_format=torch.channels_last))
+        for part in others:
+            pack(part)
+        model.batch_frames = _CPU_FRAMES
+    if is_half:
+        setattr(model, model.heavy_part, InHalf(heavy, dtype))

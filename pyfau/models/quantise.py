@@ -1,0 +1,248 @@
+"""Static quantisation of `encode` to 8-bit integers, as an ONNX file for ONNX Runtime.
+
+Weights get one scale for each output channel, activations one for each tensor (QDQ format). The
+ranges of the activations are measured on calibration crops.
+
+The first convolution and small layers at the end stay in float32. The first convolution stays,
+because pixels have 8 bits themselves, so rounding would add an error of the same size. The last
+layers stay, because they determine the scores and take little time.
+
+Rounding the summands and the result of each sum with a shortcut to 8 bits causes most of the error.
+OpenVINO adds such a sum in float32 inside the convolution before it. ONNX Runtime cannot: there,
+the convolution itself would become float32. `float_sums` selects the form.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyfau.errors import OptionError
+from pyfau.models.engines import import_onnxruntime
+from pyfau.models.export import export_encode
+from pyfau.models.frame_network import FrameNetwork
+from pyfau.models.mdhr import MDHR
+from pyfau.models.packed import fold
+
+QUANTISER = 2  # part of the key of cached files; raise it whenever the files change
+SMALL_SHARE = 0.02  # of the weights: a last layer up to this size stays in float32
+_BATCH = 8
+
+Ranges = dict[str, list[dict[str, Any]]]  # as ONNX Runtime's TensorQuantOverrides
+
+
+@torch.no_grad()
+def quantise_encode(model: MDHR, frames: Tensor, float_sums: bool = False) -> bytes:
+    """Export `encode`, and quantise it with the ranges that some frames show.
+
+    Args:
+        model: A plain network in eval mode on the CPU; not changed.
+        frames: (F, 3, S, S) float32, normalised as by `MDHR.preprocess`. A few dozen faces of
+            different people, light and expressions.
+        float_sums: Leave sums with a shortcut in float32, for OpenVINO.
+
+    Returns:
+        An ONNX file with the inputs and outputs of `encode.onnx`; see `pyfau.models.export`.
+
+    Raises:
+        DependencyError: onnx, onnxscript or onnxruntime is not installed.
+        OptionError: The network scores single frames, or cannot be exported.
+    """
+    check_quantisable(model)
+    import_onnxruntime()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            export_encode(model, folder / "encode.onnx")
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OptionError(
+                f"precision 'int8' needs an ONNX file of {model.config.name}, and its export "
+                f"failed: {reason:.200}"
+            ) from error
+        outputs = ["static"] if _has_no_dynamics(model) else ["static", "dynamic"]
+        return _quantise_file(folder, frames, outputs, float_sums)
+
+
+def _has_no_dynamics(model: MDHR) -> bool:
+    """Whether an inference copy leaves the dynamics out; see `pyfau.models.inference.prepare`."""
+    dynamics = copy.deepcopy(model.dynamics)
+    fold(dynamics)
+    return dynamics.is_zero
+
+
+def _quantise_file(folder: Path, frames: Tensor, outputs: list[str], float_sums: bool) -> bytes:
+    """Quantise the parts of encode.onnx that some outputs need, in a folder of temporary files."""
+    import onnx.utils
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # The quantiser writes advice about itself to the root logger; callers cannot act on it.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        needed, folded = folder / "needed.onnx", folder / "folded.onnx"
+        onnx.utils.extract_model(str(folder / "encode.onnx"), str(needed), ["frames"], outputs)
+        quant_pre_process(str(needed), str(folded), skip_symbolic_shape=True)
+        graph = onnx.load(str(folded)).graph
+        excluded = float_nodes(graph)
+        if float_sums:
+            excluded |= {node.name for node in graph.node if node.op_type == "Add"}
+        quantization.quantize_static(
+            str(folded),
+            str(folder / "int8.onnx"),
+            _reader(frames),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul", "Add", "Relu"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=sorted(excluded),
+            extra_options={
+                "TensorQuantOverrides": _ranges(folded, graph, frames),
+                "OpTypesToExcludeOutputQuantization": ["MatMul"],
+            },
+        )
+        if not float_sums:
+            return (folder / "int8.onnx").read_bytes()
+        model = onnx.load(str(folder / "int8.onnx"))
+        _read_float(model.graph)
+        return model.SerializeToString()  # type: ignore[no-any-return]
+    finally:
+        logging.disable(before)
+
+
+def _read_float(graph: Any) -> None:
+    """Let sums read float32 tensors instead of their 8-bit copies."""
+    producers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        for i, name in enumerate(node.input if node.op_type == "Add" else ()):
+            copied = producers.get(name)
+            if copied is None or copied.op_type != "DequantizeLinear":
+                continue
+            rounded = producers.get(copied.input[0])
+            if rounded is not None:
+                node.input[i] = rounded.input[0]
+
+
+def float_nodes(graph: Any) -> set[str]:
+    """Names of the nodes that stay in float32; see the head of this module.
+
+    Args:
+        graph: An onnx.GraphProto without constants that are computed at run time.
+    """
+    sizes = {tensor.name: _size(tensor.dims) for tensor in graph.initializer}
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    total = sum(sizes.get(node.input[1], 0) for node in layers)
+    chosen = set()
+    for node in layers:
+        weight = node.input[1]
+        reads_pixels = node.input[0] == graph.input[0].name
+        # Weights of their own for each token have three axes: they have no channels to scale.
+        is_local = ranks.get(weight, 0) > 2 and node.op_type == "MatMul"
+        is_small = sizes.get(weight, total) <= SMALL_SHARE * total
+        if reads_pixels or is_local or (is_small and _is_last(graph, node)):
+            chosen |= {node.name, *_following(graph, node)}
+    return chosen
+
+
+def _size(dims: Any) -> int:
+    size = 1
+    for count in dims:
+        size *= count
+    return size
+
+
+def _following(graph: Any, node: Any) -> Iterator[str]:
+    """Names of the sum and the ReLU that belong to a layer."""
+    for other in graph.node:
+        if other.op_type in ("Add", "Relu") and node.output[0] in other.input:
+            yield other.name
+            yield from _following(graph, other)
+            return
+
+
+def _is_last(graph: Any, node: Any) -> bool:
+    """Whether no other layer reads what a layer computes."""
+    reached = {node.output[0]}
+    for other in graph.node:  # in the order in which they are computed
+        if not reached.isdisjoint(other.input):
+            if other.op_type in ("Conv", "MatMul", "Gemm"):
+                return False
+            reached.update(other.output)
+    return True
+
+
+def _ranges(path: Path, graph: Any, frames: Tensor) -> Ranges:
+    """The range of each activation among some frames."""
+    import numpy as np
+    import onnx
+
+    model = onnx.load(str(path))
+    operators = ("Conv", "MatMul", "Add", "Relu")
+    names = [node.output[0] for node in graph.node if node.op_type in operators]
+    there = {value.name for value in model.graph.output}
+    float32 = onnx.TensorProto.FLOAT
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, float32, None)
+        for name in names
+        if name not in there
+    )
+    runtime = import_onnxruntime()
+    session = runtime.InferenceSession(
+        model.SerializeToString(), _options(runtime), providers=["CPUExecutionProvider"]
+    )
+    least, most = np.zeros(len(names)), np.zeros(len(names))
+    for part in frames.split(_BATCH):
+        outputs = session.run(names, {graph.input[0].name: part.numpy()})
+        least = np.minimum(least, [x.min() for x in outputs])
+        most = np.maximum(most, [x.max() for x in outputs])
+    return {
+        name: [
+            {
+                "rmin": np.float32(low),
+                "rmax": np.float32(high),
+            }
+        ]
+        for name, low, high in zip(names, least, most, strict=True)
+    }
+
+
+def _options(runtime: Any) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return options
+
+
+def _reader(frames: Tensor) -> Any:
+    """One batch for ONNX Runtime's own calibration, whose ranges are replaced by `_ranges`."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    batches = iter([{"frames": frames[:_BATCH].numpy()}])
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> Any:
+            return next(batches, None)
+
+    return Reader()
+
+
+def check_quantisable(network: MDHR | FrameNetwork) -> None:
+    """Refuse a network that scores single frames: only the encoder of MDHR is quantised.
+
+    Raises:
+        OptionError: The network scores single frames.
+    """
+    if isinstance(network, FrameNetwork):
+        raise OptionError(
+            f"pyfau cannot quantise {network.config.name}: it scores single frames, and int8 works "
+            f"with MDHR only"
+        )
