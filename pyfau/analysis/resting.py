@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +38,12 @@ def resting_rows(result: AURows, rows: Indices) -> Indices:
     if calm.sum() < LEAST_S * rate:
         return rows[:0]
     calmest = activity <= np.quantile(activity[calm], CALMEST)
-    return rows[calm & calmest]
+    at_rest: Indices = rows[calm & calmest]
+    return at_rest
 
 
 def _frame_rate(result: AURows) -> float:
-    fps = result.metadata.get("fps")
+    fps: Any = result.metadata.get("fps")
     known = is_number(fps) and 0 < fps < math.inf
     return float(fps) if known else _USUAL_FPS
 
