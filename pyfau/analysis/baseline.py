@@ -8,7 +8,7 @@ amount.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,7 +182,8 @@ def _quantiles(
     brief = [face_id for face_id, own in found.items() if own is None]
     if brief:
         notes.append(
-            f"no baseline: fewer than {LEAST_FRAMES} scored frames for {_listed(brief, rows)}"
+            f"no baseline: fewer than {LEAST_FRAMES} scored frames for "
+            f"{len(brief)} of {len(rows)} faces ({_listed(brief)})"
         )
     return levels
 
@@ -204,18 +205,18 @@ def _resting(
     moving = [face_id for face_id in found if face_id not in levels]
     if moving:
         notes.append(
-            f"no baseline: less than {LEAST_S:g} s at rest for {_listed(moving, rows)}, which "
-            f"stay as they are"
+            f"no baseline: less than {LEAST_S:g} s at rest for "
+            f"{len(moving)} of {len(rows)} faces ({_listed(moving)}), which stay as they are"
         )
     return levels, {str(face_id): len(at_rest) for face_id, at_rest in found.items()}
 
 
-def _listed(some: list[int], every: Collection[int]) -> str:
-    """Faces in words, such as "1 of 2 faces (1)"."""
-    names = [str(face_id) for face_id in some[:10]]
-    if len(some) > 10:
+def _listed(face_ids: list[int]) -> str:
+    """The first ten faces in words."""
+    names = [str(face_id) for face_id in face_ids[:10]]
+    if len(face_ids) > 10:
         names.append("...")
-    return f"{len(some)} of {len(every)} faces ({', '.join(names)})"
+    return ", ".join(names)
 
 
 def _calibrated(result: AURows, source: Baseline | Mapping[int, Baseline]) -> dict[int, _Array]:
