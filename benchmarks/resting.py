@@ -53,7 +53,7 @@ def load(shared: Path, tables: Path, split: str) -> list[Clip]:
     for name in sorted({str(clip) for clip, _ in grades}):
         table = tables / f"{name}.csv"
         if not table.exists():
-            detector = detector or AUDetector(max_faces=1)
+            detector = detector or AUDetector(max_faces=1, device="cpu", precision="float32")
             detector.detect_video(shared / f"data/clips/{name}.mp4", save=table)
         result = read_result(table)
         coded = [(name, str(frame)) in grades for frame in result.frames]
