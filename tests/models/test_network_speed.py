@@ -224,11 +224,13 @@ def test_float16_that_cannot_hold_the_features_is_refused() -> None:
 @pytest.mark.parametrize(
     ("precision", "device", "backbone", "cpu_has_it", "expected"),
     [
-        ("auto", "cpu", "swin_b", True, torch.bfloat16),
-        ("auto", "cpu", "swin_b", False, torch.float32),
-        ("auto", "cpu", "resnet50", True, torch.float32),  # its scores are not close enough
+        ("auto", "cpu", "small", True, torch.bfloat16),
+        ("auto", "cpu", "small", False, torch.float32),
+        # Their scores are not close enough.
+        ("auto", "cpu", "swin_b", True, torch.float32),
+        ("auto", "cpu", "resnet50", True, torch.float32),
         ("auto", "cpu", "one that nobody measured", True, torch.float32),
-        ("auto", "cuda", "swin_b", True, torch.float32),
+        ("auto", "cuda", "small", True, torch.float32),
         ("bfloat16", "cpu", "resnet50", False, torch.bfloat16),
         ("float16", "cuda", "resnet50", False, torch.float16),
         ("float32", "cpu", "resnet50", True, torch.float32),
