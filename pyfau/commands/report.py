@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyfau.commands.options import add_limit_option, make_limits
-from pyfau.messages import show
+from pyfau.messages import say
 
 
 def add_parser(commands: Any) -> None:
@@ -93,5 +93,5 @@ def run(args: argparse.Namespace) -> int:
         limits=limits,
         compare=None if args.compare is None else read_result(args.compare, limits),
     )
-    show(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+    say(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
     return 0

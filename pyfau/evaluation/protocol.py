@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from pyfau.errors import InputError, OptionError, PyfauError
 from pyfau.evaluation.lists import FrameList, cut_clips
@@ -33,6 +32,7 @@ from pyfau.files import reason_of, replace_file
 from pyfau.limits import LIMITS, Limits
 from pyfau.media.formats import open_image
 from pyfau.media.images import read_image
+from pyfau.messages import progress_bar
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR, FrameFeatures
 from pyfau.models.paper import DATA_SETS
@@ -328,7 +328,7 @@ def predict(
         parts = [clips[start : start + clips_a_batch] for start in starts]
         batches += [(video, part, part is parts[-1]) for part in parts]
         waiting += sum(map(len, clips))
-    bar = tqdm(
+    bar = progress_bar(
         total=len(frames),
         initial=len(frames) - waiting,
         unit="frame",
