@@ -23,6 +23,7 @@ import numpy as np
 
 from pyfau.errors import MediaError, OptionError
 from pyfau.media.formats import is_image, open_container
+from pyfau.media.whole import count_packets, is_whole
 from pyfau.types import StrPath, UInt8Array
 
 # What PyAV writes, the first of these that it has. Browsers play all of it.
@@ -138,6 +139,7 @@ class _PyAVEncoder:
         source: StrPath | None,
         shown: Path,
     ) -> None:
+        self._path = path
         self._shown = shown
         self.codec = codec
         self.warnings: list[str] = []
@@ -199,6 +201,8 @@ class _PyAVEncoder:
                     self._sound.write_until(math.inf if complete else 0.0)
                     self._sound.finish()
                 self._file.close()
+                if self._path.is_file() and not is_whole(self._path):
+                    raise OSError("its end is missing; is the disk full?")
         finally:
             if self._sound:
                 self._sound.close()
@@ -313,6 +317,7 @@ class _OpenCVEncoder:
     ) -> None:
         self._path = path
         self._shown = shown
+        self._count = 0
         self.sound = ""
         self.warnings: list[str] = []
         suffix, (width, height) = path.suffix.lower(), size
@@ -336,14 +341,21 @@ class _OpenCVEncoder:
     def write(self, rgb: UInt8Array, time_s: float) -> None:
         """See `VideoEncoder`."""
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def close(self, complete: bool) -> None:
         """See `VideoEncoder`. OpenCV reports no errors while it writes: the file is read back."""
         self._writer.release()
-        if not _first_frames(self._path, 1):
+        if not self._is_written():
             raise OptionError(
-                f"cannot write {self._shown}: what was written does not play; is the disk full?"
+                f"cannot write {self._shown}: what was written is cut off or does not play; is the "
+                "disk full?"
             )
+
+    def _is_written(self) -> bool:
+        if not self._path.is_file() or not is_whole(self._path):
+            return False
+        return count_packets(self._path) >= self._count and bool(_first_frames(self._path, 1))
 
 
 @lru_cache(maxsize=64)
