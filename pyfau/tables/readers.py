@@ -17,7 +17,7 @@ from pyfau.records import NOTHING, NUMBER, TEXT, check_record, one_of, parse_jso
 from pyfau.tables.cells import read_cell
 from pyfau.tables.metadata import import_pyarrow, is_intact, read_record
 from pyfau.tables.rows import AURows
-from pyfau.tables.schema import check_columns, check_names, check_values
+from pyfau.tables.schema import check_columns, check_count, check_names, check_values
 from pyfau.tables.writers import ROW_GROUP
 from pyfau.types import COLUMNS, Failure, StrPath
 
@@ -63,7 +63,7 @@ def read_csv(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Rows:
     path = Path(path)
     data, record = _read_lines(path)
     try:
-        columns = read_fields(data, path)
+        columns = read_fields(data, path, limits)
         check_columns(columns, path, limits)
         types: dict[Any, Any] = {name: str if name == "file" else np.float64 for name in columns}
         table = pd.read_csv(
@@ -85,7 +85,7 @@ def read_csv(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Rows:
     return _with_record(table, record, path, kind, limits)
 
 
-def read_fields(data: bytes, path: object) -> list[str]:
+def read_fields(data: bytes, path: object, limits: Limits = LIMITS) -> list[str]:
     """The columns of a CSV, each of whose rows must have as many fields.
 
     Blanks after commas and around names do not count.
@@ -93,14 +93,18 @@ def read_fields(data: bytes, path: object) -> list[str]:
     Args:
         data: The CSV, in UTF-8.
         path: What is read, for errors.
+        limits: Tables with more columns are refused.
 
     Raises:
-        InputError: A row has another number of fields, or the names are not those of columns.
+        InputError: A row has another number of fields, there are too many columns, or their names
+            are not those of columns.
         ValueError: It is not CSV.
     """
     text = io.StringIO(data.decode("utf-8-sig"), newline="")
     lines = csv.reader(text, skipinitialspace=True)
-    columns = [name.strip() for name in next(lines, [])]
+    columns = next(lines, [])
+    check_count(columns, path, limits)
+    columns = [name.strip() for name in columns]
     check_names(columns, path)
     for fields in lines:
         if fields and len(fields) != len(columns):

@@ -99,11 +99,7 @@ def check_columns(columns: Sequence[Any], path: Path, limits: Limits = LIMITS) -
         InputError: A column is missing or there twice, a name has control characters or begins
             like a formula, or the file is another one that pyfau wrote.
     """
-    if len(columns) > limits.table_columns:
-        raise InputError(
-            f"cannot read {path}: it has {len(columns)} columns: expected at most "
-            f"{limits.table_columns}; raise the limits to read it"
-        )
+    check_count(columns, path, limits)
     for kind, (names, hint) in _OTHER_FILES.items():
         if names <= set(columns):
             raise InputError(f"{path} is {kind}, not a table of rows: {hint}")
@@ -113,6 +109,24 @@ def check_columns(columns: Sequence[Any], path: Path, limits: Limits = LIMITS) -
             f"{path} was not written by pyfau: there is no column {', '.join(sorted(missing))}"
         )
     check_names(columns, path)
+
+
+def check_count(columns: Sequence[Any], path: object, limits: Limits = LIMITS) -> None:
+    """Check the number of columns, before anything is done with each of them.
+
+    Args:
+        columns: The names, as they were read.
+        path: What is read, for errors.
+        limits: How many columns there may be.
+
+    Raises:
+        InputError: There are more.
+    """
+    if len(columns) > limits.table_columns:
+        raise InputError(
+            f"cannot read {path}: it has {len(columns)} columns: expected at most "
+            f"{limits.table_columns}; raise the limits to read it"
+        )
 
 
 def check_names(columns: Sequence[Any], path: object) -> None:

@@ -154,6 +154,13 @@ _ADVICE: list[tuple[Callable[[Trouble], bool], Callable[[Trouble], str]]] = [
         ),
     ),
     (_status(401), lambda t: f"the token was not accepted: {_LOGIN} with a valid one"),
+    (
+        _status(407),
+        lambda t: (
+            "the proxy expects a user name and a password: write them into HTTPS_PROXY and "
+            "HTTP_PROXY, as in http://NAME:PASSWORD@HOST:PORT"
+        ),
+    ),
     (_status(403), lambda t: f"the token does not allow this: {_LOGIN} with one that does"),
     (
         _status(429),

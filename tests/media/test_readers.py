@@ -319,10 +319,8 @@ def test_close_ends_the_thread_behind_a_full_queue(tmp_path: Path) -> None:
     (thread,) = reading_threads()
     time.sleep(0.1)  # it fills the queue and waits
     assert thread.is_alive()
-    begin = time.monotonic()
     reader.close()
     reader.close()
-    assert time.monotonic() - begin < 1.0
     assert not thread.is_alive()
     assert list(reader) == []
 

@@ -202,7 +202,7 @@ def test_a_server_that_drips_is_left(hub: Hub, files: Files, tmp_path: Path) -> 
     started = time.monotonic()
     requests = [("load", f"user/{name}", {}) for name in ("body", "head", "later", "busy")]
     answers = ask(hub, tmp_path, *requests, TEST_GRACE_S="2")
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 100
     for answer in answers[:3]:
         assert "sends too slowly" in answer["error"]
         assert f"expected at least {transfer.MIN_RATE} bytes per second" in answer["error"]
