@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyfau.analysis.summary import summarize
 from pyfau.errors import InputError, OptionError, PyfauError
-from pyfau.files import check_is_other, escape_text, is_folder, natural_key
+from pyfau.files import check_is_other, escape_text, is_folder, natural_key, open_plain
 from pyfau.limits import LIMITS, Limits
 from pyfau.messages import progress_bar
 from pyfau.tables.cells import guard_cell
@@ -182,7 +182,7 @@ def _is_features(path: Path) -> bool:
     """Whether a file contains the features of an earlier `pyfau summary`."""
     if path.suffix.lower() != ".csv":
         return False
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         start = file.read(len(_FEATURES_START))
     return start == _FEATURES_START
 

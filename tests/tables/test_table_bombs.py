@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,16 +21,32 @@ import resource, sys, time
 from pathlib import Path
 import pandas, pyarrow.parquet
 from pyfau import read_result
-from pyfau.errors import InputError
+from pyfau.batch.plan import expand
+from pyfau.errors import PyfauError
+from pyfau.evaluation.labels import read_labels
+from pyfau.evaluation.protocol import read_record
+from pyfau.formats.bids import read_bids_events
 from pyfau.formats.elan import read_elan
+from pyfau.formats.events import read_events
+from pyfau.formats.openface import read_openface
+from pyfau.formats.pyfeat import read_pyfeat
+from pyfau.models.config import read_config
+readers = {
+    "bids": read_bids_events, "events": read_events, "openface": read_openface,
+    "pyfeat": read_pyfeat, "labels": lambda path: read_labels(Path(path)),
+    "list": lambda path: expand([f"@{path}"]), "config": lambda path: read_config(Path(path)),
+    "record": lambda path: read_record(Path(path).parent), "eaf": read_elan,
+}
+def reader_of(path):
+    return Path(path).parent.name if Path(path).parent.name in readers else path.split(".")[-1]
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 1500 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sys.argv[1:]:
     started = time.process_time()
     try:
-        (read_elan if path.endswith(".eaf") else read_result)(path)
-    except InputError as error:
+        readers.get(reader_of(path), read_result)(path)
+    except PyfauError as error:
         print("refused", round(time.process_time() - started, 2), str(error)[:200].splitlines()[0])
     else:
         print("read", round(time.process_time() - started, 2))
@@ -91,6 +109,74 @@ def test_bombs_are_refused_within_limits(tmp_path: Path) -> None:
         assert answer[0] == "refused", (path, answer)
         assert Path(path).name in answer[2], (path, answer)
         assert float(answer[1]) < SECONDS, (path, answer)
+
+
+# The name of a file, in a folder with the name of its reader.
+NAMES = {
+    "table": ("a.csv", "a.jsonl", "a.parquet"),
+    "bids": ("a_events.tsv",),
+    "events": ("a.csv",),
+    "openface": ("a.csv",),
+    "pyfeat": ("a.csv",),
+    "labels": ("a.csv",),
+    "list": ("a.txt",),
+    "config": ("config.json",),
+    "record": ("predictions.json",),
+    "elan": ("a.eaf",),
+}
+
+
+def assert_refused(paths: list[Path], texts: list[str]) -> None:
+    answers = [line.split(" ", 2) for line in read_within_limits(*map(str, paths))]
+    for path, answer in zip(paths, answers, strict=True):
+        assert answer[0] == "refused", (path, answer)
+        assert float(answer[1]) < SECONDS, (path, answer)
+        assert any(text in answer[2] for text in texts), (path, answer)
+
+
+def in_folders(folder: Path, kinds: Iterable[str] = NAMES) -> list[Path]:
+    paths = [folder / kind / name for kind in kinds for name in NAMES[kind]]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True, parents=True)
+    return paths
+
+
+def test_sparse_files_devices_and_pipes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    sparse, devices, pipes = (in_folders(tmp_path / name) for name in ("sparse", "zero", "pipe"))
+    for path in sparse:
+        path.touch()
+        try:
+            os.truncate(path, 10 << 40)
+        except OSError:
+            pytest.skip("no files of 10 TB here")
+    for path in devices:
+        path.symlink_to("/dev/zero")
+    for path in pipes:
+        os.mkfifo(path)
+    for name in ("csv", "jsonl"):  # a sidecar of a good table
+        path = getattr(result_of(1), f"to_{name}")(tmp_path / f"a.{name}")
+        sidecar = path.with_name(f"{path.name}.json")
+        sidecar.unlink()
+        sidecar.symlink_to("/dev/zero")
+        devices.append(path)
+    size = "it has 10995116277760 bytes: expected at most"
+    broken = "Parquet magic bytes not found"
+    assert_refused(sparse, [size, "config.json has 10995116277760 bytes", broken])
+    assert_refused([*devices, *pipes], ["it is a device, a pipe or a socket"])
+
+
+def test_many_columns(tmp_path: Path) -> None:
+    kinds = ("table", "bids", "labels", "events", "openface", "pyfeat")
+    paths = [path for path in in_folders(tmp_path, kinds) if path.suffix in (".csv", ".tsv")]
+    for path in list(paths):
+        mark = "\t" if path.suffix == ".tsv" else ","
+        path.write_text(mark * 20_000_000 + "\n")
+        wide = path.with_name(f"wide{path.name[1:]}")
+        wide.write_text(mark.join(map(str, range(100_000))) + "\n" + mark.join("1" * 100_000))
+        paths.append(wide)
+    columns = ("it has 20000001 columns: expected at most", "it has 100000 columns")
+    assert_refused(paths, list(columns))
 
 
 def test_a_good_table_is_read_within_limits(tmp_path: Path) -> None:
