@@ -10,6 +10,7 @@ from typing import Literal
 
 AlignerName = Literal["mtcnn", "fan", "mediapipe", "aligned", "mesh"]
 BaselineMode = Literal["subtract", "threshold"]
+BaselineSource = Literal["auto"]
 ColorOrder = Literal["rgb", "bgr"]
 DataSet = Literal["bp4d", "disfa"]
 Engine = Literal["auto", "torch", "onnxruntime", "openvino"]

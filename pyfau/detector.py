@@ -17,7 +17,7 @@ from pyfau.analysis.baseline import Baseline, measure
 from pyfau.analysis.quality import quality_warnings
 from pyfau.aus import au_name
 from pyfau.checks import check_choice, check_whole, is_number
-from pyfau.choices import Engine, Precision, WindowName
+from pyfau.choices import BaselineSource, Engine, Precision, WindowName
 from pyfau.errors import OptionError, PyfauError
 from pyfau.faces.aligner import Aligner, load_aligner
 from pyfau.faces.fitted_boxes import detector_to_fit
@@ -41,7 +41,7 @@ from pyfau.overlay.hiding import hide_faces
 from pyfau.overlay.writer import write_overlay_image
 from pyfau.pipeline import AUStream, PipelineOptions, score_frames
 from pyfau.result import AUResult
-from pyfau.tables.writers import open_writer
+from pyfau.tables.writers import open_writer, rewrite_table
 from pyfau.types import AURow, Frame, StrPath
 from pyfau.version import __version__
 from pyfau.weights.find import DEFAULT_MODEL
@@ -103,6 +103,9 @@ class AUDetector:
             an aligner with `stable_crops`.
         anonymise: Whether overlays cover faces; see `--anonymise` in docs/overlay.md. Tables stay
             the same.
+        baseline: "auto" finds where each face is at rest in a recording and subtracts its scores
+            there, as `AUResult.baseline("auto")` does after the last frame. It is not for streams
+            and overlays. None leaves the scores as they are.
         progress: Show a progress bar on standard error.
         local_files_only: Use the files in the Hub's cache, without network access.
         limits: Larger images, videos and tables are refused before they are decoded; see
@@ -113,6 +116,8 @@ class AUDetector:
             returns a network that can be trained and saved.
         aus: Names of the scores, such as "AU12", in order.
         thresholds: (N,) float32.
+        anonymise: As given.
+        baseline: As given.
         limits: As given.
 
     Raises:
@@ -121,7 +126,9 @@ class AUDetector:
         WeightsError: The model could not be found, fetched, verified or loaded.
     """
 
-    limits: Limits = LIMITS  # subclasses without this constructor have the defaults
+    # Subclasses without this constructor have the defaults.
+    limits: Limits = LIMITS
+    baseline: BaselineSource | None = None
 
     def __init__(
         self,
@@ -144,6 +151,7 @@ class AUDetector:
         landmarks: bool = False,
         reidentify: bool = False,
         anonymise: bool = False,
+        baseline: BaselineSource | None = None,
         progress: bool = False,
         local_files_only: bool = False,
         limits: Limits = LIMITS,
@@ -151,6 +159,8 @@ class AUDetector:
         # For `__reduce__`; taken first, when the arguments are the only local variables.
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         check_choice(window, "window", WindowName)
+        if baseline is not None:
+            check_choice(baseline, "baseline", BaselineSource)
         max_faces = None if max_faces is None else check_whole(max_faces, "max_faces", 1)
         batch_size = check_whole(batch_size, "batch_size", 1)
         detect_every = check_whole(detect_every, "detect_every", 1)
@@ -160,6 +170,7 @@ class AUDetector:
         self.limits = limits
         self._progress = progress
         self.anonymise = bool(anonymise)
+        self.baseline: BaselineSource | None = baseline
         self._device = resolve_device(device)
         loaded = open_model(
             str(model),
@@ -381,6 +392,7 @@ class AUDetector:
             MediaError: The file is missing or not an image.
         """
         file = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        self._check_overlay(overlay)
         for output in (save, overlay):
             if output is not None and file is not None:
                 check_is_other(output, file)
@@ -414,7 +426,7 @@ class AUDetector:
                 if result.warnings:
                     writer.metadata["warnings"] = list(result.warnings)
                 writer.write(result)
-        return result
+        return self._with_baseline(result, save)
 
     def detect_frames(
         self,
@@ -461,18 +473,20 @@ class AUDetector:
         reader = neutral_frames
         if not isinstance(reader, FrameReader):
             reader = read_frames(neutral_frames, limits=self.limits)
-        return measure(self._run(reader, None, None, independent=independent))
+        return measure(self._score(reader, None, None, independent=independent))
 
     def iter_video(
         self, path: StrPath, *, stream: int | None = None
     ) -> Generator[AURow, None, None]:
         """Score a video file row by row, in constant memory; see `detect_video`."""
+        self._check_stream()
         return self.iter_frames(read_video(path, stream=stream, limits=self.limits))
 
     def iter_camera(
         self, index: int = 0, *, latency: int = CONTEXT
     ) -> Generator[AURow, None, None]:
         """Score a camera row by row; see `detect_camera`, and `stream` for `latency`."""
+        self._check_stream()
         return self.iter_frames(read_camera(index), batch_size=1, latency=latency)
 
     def iter_frames(
@@ -491,7 +505,11 @@ class AUDetector:
             batch_size: Number of frames that are read before their rows are returned. 1 returns the
                 rows as early as possible; None is the detector's `batch_size`.
             latency: As in `stream`.
+
+        Raises:
+            OptionError: As for `stream`.
         """
+        self._check_stream()
         options = self._options.with_latency(latency)
         reader = source
         if not isinstance(source, FrameReader):
@@ -515,8 +533,10 @@ class AUDetector:
                 the next frames.
 
         Raises:
-            OptionError: `latency` is neither 0 nor 7, or it is 0 with `window="clips"`.
+            OptionError: `latency` is neither 0 nor 7, or it is 0 with `window="clips"`; or the
+                detector has a `baseline`.
         """
+        self._check_stream()
         return AUStream(self._options.with_latency(latency), fps)
 
     def _columns(self) -> dict[str, bool]:
@@ -527,7 +547,43 @@ class AUDetector:
             "landmarks": self.has_landmarks,
         }
 
+    def _check_stream(self) -> None:
+        """Refuse streams if the scores depend on the whole recording."""
+        if self.baseline is not None:
+            raise OptionError(
+                f"baseline={self.baseline!r} needs a whole recording, and a stream gives its rows "
+                f"before the end: leave it out, or use detect_video"
+            )
+
+    def _check_overlay(self, overlay: StrPath | None) -> None:
+        """Refuse an overlay if the scores depend on the whole recording."""
+        if overlay is not None and self.baseline is not None:
+            raise OptionError(
+                f"baseline={self.baseline!r} needs a whole recording, and an overlay is drawn "
+                f"before the end: leave one of them out, or use result.baseline afterwards"
+            )
+
+    def _with_baseline(self, result: AUResult, save: StrPath | None) -> AUResult:
+        """Adjust the scores of a whole recording, also in its table."""
+        if self.baseline is None:
+            return result
+        adjusted = result.baseline(self.baseline)
+        if save is not None:
+            rewrite_table(adjusted, save)
+        return adjusted
+
     def _run(
+        self,
+        reader: FrameReader,
+        save: StrPath | None,
+        overlay: StrPath | None,
+        **options: Any,
+    ) -> AUResult:
+        """Score a source to its end, and adjust the scores if the detector has a baseline."""
+        self._check_overlay(overlay)
+        return self._with_baseline(self._score(reader, save, overlay, **options), save)
+
+    def _score(
         self,
         reader: FrameReader,
         save: StrPath | None,

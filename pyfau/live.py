@@ -166,6 +166,7 @@ def watch(
         # The detector is made before the camera is opened, because it takes longer. In the other
         # order, camera frames would wait and be late.
         detector = make()
+        detector.stream(latency=0)  # raises before a file is opened
         if isinstance(source, int):
             reader = read_camera(source)
         else:

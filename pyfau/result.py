@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyfau.choices import SummaryUnit
+from pyfau.choices import BaselineSource, SummaryUnit
 from pyfau.errors import InputError
 from pyfau.limits import LIMITS, Limits
 from pyfau.tables.metadata import is_complete, read_metadata, write_whole
@@ -158,7 +158,7 @@ class AUResult(AURows):
 
     def baseline(
         self,
-        source: Baseline | Mapping[int, Baseline] | None = None,
+        source: Baseline | Mapping[int, Baseline] | BaselineSource | None = None,
         *,
         per_face: bool = True,
         quantile: float = 0.1,
@@ -175,10 +175,13 @@ class AUResult(AURows):
 
         Args:
             source: Scores at rest: a `Baseline` of the one person in this result, or a mapping from
-                face_id to `Baseline` (faces without an entry stay as they are). None: the
-                `quantile` of the scored frames of this result. This is right only if the face is
-                at rest in that share of the frames.
-            per_face: Whether each face has its own quantile, or all faces share one.
+                face_id to `Baseline` (faces without an entry stay as they are). "auto": the median
+                scores of the frames in which the face is at rest. A face that this recording does
+                not show at rest is not adjusted, and a warning says so. None: the `quantile` of
+                the scored frames of this result. This is right only if the face is at rest in
+                that share of the frames.
+            per_face: With "auto" and a quantile: whether each face has its own levels, or all
+                faces share them.
             quantile: In [0, 1]. A face with fewer than 30 scored frames is not adjusted, and a
                 warning says so.
             mode: "subtract" changes the scores and keeps the raw scores as well (`raw_scores`,

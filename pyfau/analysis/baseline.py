@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
+from pyfau.analysis.resting import LEAST_S, resting_rows
 from pyfau.checks import check_choice
-from pyfau.choices import BaselineMode
+from pyfau.choices import BaselineMode, BaselineSource
 from pyfau.errors import InputError, OptionError
 from pyfau.intensity import FROM_NETWORK, expected_intensity
 
@@ -72,7 +73,7 @@ def measure(result: AURows) -> Baseline:
 
 def adjust(
     result: Rows,
-    source: Baseline | Mapping[int, Baseline] | None = None,
+    source: Baseline | Mapping[int, Baseline] | BaselineSource | None = None,
     *,
     per_face: bool = True,
     quantile: float = 0.1,
@@ -91,17 +92,15 @@ def adjust(
     record: dict[str, Any] = {"mode": mode, "at_rest": AT_REST}
     notes: list[str] = []
     if source is None:
-        if (
-            isinstance(quantile, bool)
-            or not isinstance(quantile, int | float)
-            or not 0.0 <= quantile <= 1.0
-        ):
-            raise OptionError(f"quantile must be a number in [0, 1], got {quantile!r}")
-        record |= {"source": "quantile", "quantile": quantile, "per_face": bool(per_face)}
         levels = _quantiles(result, quantile, per_face, notes)
+        record |= {"source": "quantile", "quantile": quantile, "per_face": bool(per_face)}
+    elif isinstance(source, str):
+        check_choice(source, "baseline", BaselineSource)
+        levels, frames = _resting(result, per_face, notes)
+        record |= {"source": source, "resting_frames": frames, "per_face": bool(per_face)}
     else:
-        record["source"] = "calibration"
         levels = _calibrated(result, source)
+        record["source"] = "calibration"
     rows, raw = _rows_of_faces(result), result.raw_scores
     scores = raw.copy()
     # A face or AU without a shift is as it was before any baseline.
@@ -157,6 +156,12 @@ def _grade_offsets(result: AURows) -> list[tuple[float, float]] | None:
 def _quantiles(
     result: AURows, quantile: float, per_face: bool, notes: list[str]
 ) -> dict[int, _Array]:
+    if (
+        isinstance(quantile, bool)
+        or not isinstance(quantile, int | float)
+        or not 0.0 <= quantile <= 1.0
+    ):
+        raise OptionError(f"quantile must be a number in [0, 1], got {quantile!r}")
     rows = _rows_of_faces(result)
     raw = result.raw_scores
 
@@ -174,16 +179,44 @@ def _quantiles(
         shared = level(np.concatenate([np.empty(0, np.int64), *rows.values()]))
         found = dict.fromkeys(rows, shared)
     levels = {face_id: own for face_id, own in found.items() if own is not None}
-    brief = [str(face_id) for face_id, own in found.items() if own is None]
+    brief = [face_id for face_id, own in found.items() if own is None]
     if brief:
-        if len(brief) > 10:
-            brief[10:] = ["..."]
-        named = ", ".join(brief)
         notes.append(
             f"no baseline: fewer than {LEAST_FRAMES} scored frames for "
-            f"{len(rows) - len(levels)} of {len(rows)} faces ({named})"
+            f"{len(brief)} of {len(rows)} faces ({_listed(brief)})"
         )
     return levels
+
+
+def _resting(
+    result: AURows, per_face: bool, notes: list[str]
+) -> tuple[dict[int, _Array], dict[str, int]]:
+    """The levels of the faces that are at rest in the recording, and their frames at rest."""
+    rows = _rows_of_faces(result)
+    found = {face_id: resting_rows(result, own) for face_id, own in rows.items()}
+    if not per_face:
+        shared = np.concatenate([np.empty(0, np.int64), *found.values()])
+        found = dict.fromkeys(rows, shared)
+    levels = {
+        face_id: np.asarray(expit(np.median(_log_odds(result.raw_scores[at_rest]), axis=0)))
+        for face_id, at_rest in found.items()
+        if len(at_rest)
+    }
+    moving = [face_id for face_id in found if face_id not in levels]
+    if moving:
+        notes.append(
+            f"no baseline: less than {LEAST_S:g} s at rest for "
+            f"{len(moving)} of {len(rows)} faces ({_listed(moving)}), which stay as they are"
+        )
+    return levels, {str(face_id): len(at_rest) for face_id, at_rest in found.items()}
+
+
+def _listed(face_ids: list[int]) -> str:
+    """The first ten faces in words."""
+    names = [str(face_id) for face_id in face_ids[:10]]
+    if len(face_ids) > 10:
+        names.append("...")
+    return ", ".join(names)
 
 
 def _calibrated(result: AURows, source: Baseline | Mapping[int, Baseline]) -> dict[int, _Array]:

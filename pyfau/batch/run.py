@@ -123,8 +123,9 @@ def _is_done(detector: AUDetector, job: Job, options: JobOptions, here: Mapping[
     from pyfau.media.images import file_record
     from pyfau.tables.metadata import is_complete
 
-    # A table of adjusted scores has a "baseline" and is not the table that this run would write.
-    expected = detector.settings() | {"input": here, "baseline": None, "stream": None}
+    if not _has_baseline(job.table, detector.baseline):
+        return False
+    expected = detector.settings() | {"input": here, "stream": None}
     if not is_image(job.source) and not is_folder(job.source):
         expected["stream"] = options.stream
     if job.overlay is not None:
@@ -134,6 +135,17 @@ def _is_done(detector: AUDetector, job: Job, options: JobOptions, here: Mapping[
     if is_folder(job.source):
         expected |= {"fps": options.fps, "independent": options.independent}
     return is_complete(job.table, expected, detector.limits)
+
+
+def _has_baseline(table: Path, option: str | None) -> bool:
+    """Whether the scores of a table were adjusted as this run would adjust them."""
+    from pyfau.tables.metadata import read_metadata
+
+    record = read_metadata(table).get("baseline")
+    if option is None or record is None:
+        return record is option
+    wanted = {"source": option, "mode": "subtract", "per_face": True}
+    return all(record.get(key) == value for key, value in wanted.items())
 
 
 def _objection(job: Job, options: JobOptions, input_path: str) -> str | None:

@@ -166,6 +166,7 @@ def score(
     jobs = plan_jobs(inputs, output, format_, overlay)
     summary = None if options.summary is None else Path(options.summary)
     _check_summary(summary, jobs)
+    _check_baseline(options, arguments)
     parallel = options.runner == "ray" or min(options.jobs or 1, len(jobs)) > 1
     reports = _reports(jobs, output, options, arguments)
     return Batch(jobs, reports, summary, parallel, limits)
@@ -318,6 +319,17 @@ def _check_inputs(options: ScoreOptions, inputs: Sequence[str]) -> None:
         (
             options.seconds is not None and not _cameras(inputs),
             "--seconds is for a camera, and no input is one",
+        ),
+    )
+
+
+def _check_baseline(options: ScoreOptions, detector: Mapping[str, Any]) -> None:
+    """Refuse overlays of adjusted scores once, instead of for each input."""
+    check_rules(
+        (
+            options.overlay is not None and detector.get("baseline") is not None,
+            "--baseline needs a whole recording, and --overlay is drawn before the end: leave "
+            "one of them out, or use pyfau table --baseline afterwards",
         ),
     )
 

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pyfau.choices import Runner, TableFormat
-from pyfau.commands.options import add_detector_options, detector_arguments
+from pyfau.choices import BaselineSource, Runner, TableFormat
+from pyfau.commands.options import add_choice, add_detector_options, detector_arguments
 from pyfau.commands.summary import print_features
 from pyfau.messages import progress_bar, say
 
@@ -104,6 +104,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--independent",
         action="store_true",
         help="score each image of a folder independently of the others",
+    )
+    add_choice(
+        parser,
+        "--baseline",
+        BaselineSource,
+        "auto: find where each face is at rest in the recording, and subtract its scores there; "
+        "see docs/baseline.md (default: leave the scores as they are)",
     )
 
 

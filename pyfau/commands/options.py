@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from pyfau.choices import AlignerName, Engine, Precision, WindowName
+from pyfau.choices import AlignerName, BaselineSource, Engine, Precision, WindowName
 from pyfau.errors import InputError, OptionError
 from pyfau.records import parse_json
 
 if TYPE_CHECKING:
     from pyfau.detector import AUDetector
     from pyfau.limits import Limits
+    from pyfau.result import AUResult
 
 # Options that the detector takes under the same name.
 _PASSED = (
@@ -50,14 +51,14 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--revision", help="commit, tag or branch of a Hub repository")
     group.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
-    _add_choice(
+    add_choice(
         group,
         "--precision",
         Precision,
         "number format of the encoder: auto, float32, bfloat16, float16 (GPU), int8 (CPU) "
         "(default: auto)",
     )
-    _add_choice(
+    add_choice(
         group,
         "--engine",
         Engine,
@@ -69,7 +70,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_face_options(group: argparse._ArgumentGroup) -> None:
-    _add_choice(
+    add_choice(
         group,
         "--aligner",
         AlignerName,
@@ -98,7 +99,7 @@ def _add_face_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_row_options(group: argparse._ArgumentGroup) -> None:
-    _add_choice(
+    add_choice(
         group,
         "--window",
         WindowName,
@@ -169,6 +170,41 @@ def add_limit_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_baseline_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the option that adjusts the scores of a table, for `with_baseline`.
+
+    Args:
+        parser: The parser of a subcommand that reads a table.
+        text: What the subcommand does with the scores.
+    """
+    parser.add_argument(
+        "--baseline",
+        metavar="auto or QUANTILE",
+        help=f"{text}: auto finds where each face is at rest, a number such as 0.1 takes this "
+        "quantile of its scores; see docs/baseline.md",
+    )
+
+
+def with_baseline(result: AUResult, text: str | None) -> AUResult:
+    """The result with the baseline of `add_baseline_option`; None leaves it as it is.
+
+    Raises:
+        OptionError: The text is neither a number in [0, 1] nor a `BaselineSource`.
+    """
+    if text is None:
+        return result
+    if text in get_args(BaselineSource):
+        return result.baseline(text)  # type: ignore[arg-type]
+    try:
+        quantile = float(text)
+    except ValueError:
+        raise OptionError(
+            f"--baseline takes {', '.join(get_args(BaselineSource))} or a number in [0, 1], "
+            f"got {text!r}"
+        ) from None
+    return result.baseline(quantile=quantile)
+
+
 def make_limits(args: argparse.Namespace) -> Limits:
     """Make the limits from the option of `add_limit_option`.
 
@@ -180,7 +216,7 @@ def make_limits(args: argparse.Namespace) -> Limits:
     return parse_limits(args.limit or ())
 
 
-def _add_choice(group: argparse._ArgumentGroup, option: str, kind: Any, text: str) -> None:
+def add_choice(group: argparse._ActionsContainer, option: str, kind: Any, text: str) -> None:
     """Add an option whose values the tab key completes.
 
     The detector checks the value, not argparse, so that Python and the command line have one
@@ -222,6 +258,7 @@ def detector_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "landmarks": args.landmarks,
         "reidentify": args.reidentify,
         "anonymise": getattr(args, "anonymise", False),
+        "baseline": getattr(args, "baseline", None),
         "progress": not args.quiet,
         "local_files_only": args.offline,
         "limits": make_limits(args),

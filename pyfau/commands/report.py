@@ -6,7 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pyfau.commands.options import add_limit_option, make_limits
+from pyfau.commands.options import (
+    add_baseline_option,
+    add_limit_option,
+    make_limits,
+    with_baseline,
+)
 from pyfau.messages import say
 
 
@@ -50,13 +55,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="join two events with at most N frames between them (default: 0)",
     )
-    report.add_argument(
-        "--baseline",
-        type=float,
-        metavar="QUANTILE",
-        help="adjust the scores to each face at rest, estimated as this quantile (such as 0.1); "
-        "the page can show both",
-    )
+    add_baseline_option(report, "adjust the scores to each face at rest, and show both in the page")
     report.add_argument(
         "--compare",
         type=Path,
@@ -78,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from pyfau.result import read_result
 
     limits = make_limits(args)
-    result = read_result(args.table, limits)
-    if args.baseline is not None:
-        result = result.baseline(quantile=args.baseline)
+    result = with_baseline(read_result(args.table, limits), args.baseline)
     page = write_report(
         result,
         args.output,

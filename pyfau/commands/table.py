@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau.checks import check_rules
-from pyfau.commands.options import add_limit_option, make_limits
+from pyfau.commands.options import (
+    add_baseline_option,
+    add_limit_option,
+    make_limits,
+    with_baseline,
+)
 from pyfau.messages import say
 
 if TYPE_CHECKING:
@@ -79,13 +84,7 @@ def add_parser(commands: Any) -> None:
         metavar="EVENTS.tsv",
         help="csv: add a column marker with the codes of this file of BIDS events",
     )
-    parser.add_argument(
-        "--baseline",
-        type=float,
-        metavar="QUANTILE",
-        help="first subtract the scores of each face at rest, estimated as this quantile (such as "
-        "0.1); see docs/baseline.md",
-    )
+    add_baseline_option(parser, "first subtract the scores of each face at rest")
     add_limit_option(parser)
     parser.set_defaults(run=run)
 
@@ -106,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(kind, args.output, options, args.markers)
     check_is_other(args.output, args.table)
     result: AUResult = read_result(args.table, make_limits(args))
-    if args.baseline is not None:
-        result = result.baseline(quantile=args.baseline)
+    result = with_baseline(result, args.baseline)
     for warning in result.warnings:
         say(f"pyfau: {args.table}: {warning}", sys.stderr)
     if args.markers is not None:

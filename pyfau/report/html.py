@@ -388,7 +388,12 @@ def _about(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _about_baseline(record: Mapping[str, Any]) -> str:
     what = "thresholds raised" if record.get("mode") == "threshold" else "scores lowered"
-    level = f"{record['quantile']} quantile" if "quantile" in record else "calibration"
+    if "quantile" in record:
+        level = f"{record['quantile']} quantile"
+    elif record.get("source") == "auto":
+        level = "found in the recording"
+    else:
+        level = "calibration"
     return f"{what} to each face at rest ({level})"
 
 

@@ -77,6 +77,11 @@ def write_table(rows: AURows, kind: type[ResultWriter], path: StrPath) -> Path:
     return writer.path
 
 
+def rewrite_table(rows: AURows, path: StrPath) -> Path:
+    """Replace a table that `open_writer` wrote by one with other rows, in the same format."""
+    return write_table(rows, _WRITERS[Path(path).suffix.lower()], path)
+
+
 class ResultWriter(ABC):
     """Writes rows to a file while the work runs: a context manager.
 

@@ -367,6 +367,8 @@ def test_resume_does_again_what_was_done_in_another_way(
     for suffix in (".csv", ".csv.json"):
         (out / f"copy{suffix}").replace(out / f"clip{suffix}")
     assert not skipped(), "adjusted scores are not what was asked for"
+    assert not skipped("--baseline", "auto")
+    assert skipped("--baseline", "auto")
     assert not skipped("--threshold", "0.9")
     assert skipped("--threshold", "0.9")
     assert not skipped("--window", "clips")
