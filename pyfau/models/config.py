@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from pyfau.aus import au_name
 from pyfau.errors import ConfigError
-from pyfau.files import read_file
+from pyfau.files import read_file, reason_of
 from pyfau.models.protocol import Crop, Licence, Output
 from pyfau.records import parse_json
 
@@ -418,4 +418,4 @@ def read_config_text(path: Path) -> str:
             )
         return read_file(path, _MOST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} could not be read: {error}") from error
+        raise ConfigError(f"{path} could not be read: {reason_of(error)}") from error

@@ -101,7 +101,11 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=folder,
-        env={"PYTHONPATH": f"{folder.parents[1]}:{folder.parent}:{folder}", "OMP_NUM_THREADS": "1"},
+        env={
+            "PYTHONPATH": f"{folder.parents[1]}:{folder.parent}:{folder}",
+            "PYTHONDONTWRITEBYTECODE": "1",  # Python would cut its own cached modules off
+            "OMP_NUM_THREADS": "1",
+        },
     )
 
 
