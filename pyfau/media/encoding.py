@@ -60,6 +60,7 @@ OPENCV_CODECS = {
     ".avi": ("XVID", "MJPG"),
     ".webm": ("VP80", "VP90"),
 }
+_PROBE_BYTES = 2_000_000  # more than a short black video has
 _STDERR = threading.Lock()
 
 
@@ -323,7 +324,7 @@ class _OpenCVEncoder:
         suffix, (width, height) = path.suffix.lower(), size
         tried = OPENCV_CODECS[suffix] if codec is None else (codec,)
         for name in tried:
-            if _makes_video(suffix, name, fps, width, height):
+            if self._can_make(suffix, name, fps, width, height):
                 writer = _video_writer(path, name, fps, width, height)
                 if writer.isOpened():
                     self._writer, self.codec = writer, name
@@ -337,6 +338,15 @@ class _OpenCVEncoder:
             f"cannot write {shown}: this OpenCV makes no {suffix} video of {width}x{height} at "
             f"{fps:g} frames per second with {' or '.join(tried)}"
         )
+
+    def _can_make(self, suffix: str, codec: str, fps: float, width: int, height: int) -> bool:
+        try:
+            return _makes_video(suffix, codec, fps, width, height)
+        except OSError as error:
+            raise OptionError(
+                f"cannot write {self._shown}: pyfau tries the codec in the temporary folder, which "
+                f"cannot be written: {error.strerror or error}"
+            ) from error
 
     def write(self, rgb: UInt8Array, time_s: float) -> None:
         """See `VideoEncoder`."""
@@ -360,8 +370,14 @@ class _OpenCVEncoder:
 
 @lru_cache(maxsize=64)
 def _makes_video(suffix: str, codec: str, fps: float, width: int, height: int) -> bool:
-    """Whether a short video can be written, and read back as it was."""
+    """Whether a short video can be written, and read back as it was.
+
+    Raises:
+        OSError: The temporary folder cannot be written, or has no room.
+    """
     with tempfile.TemporaryDirectory(prefix="pyfau-", ignore_cleanup_errors=True) as folder:
+        # A full disk must not look like a missing codec, least of all in the cache.
+        (Path(folder) / "room").write_bytes(bytes(_PROBE_BYTES))
         path = Path(folder) / f"probe{suffix}"
         writer = _video_writer(path, codec, fps, width, height)
         if not writer.isOpened():

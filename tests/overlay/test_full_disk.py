@@ -6,17 +6,20 @@ limit is for all files of a process.
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import write_clip
 
 from pyfau import read_result
 from pyfau.demo import demo_frames
+from pyfau.errors import OptionError
 from pyfau.media.readers import read_video
 from pyfau.media.whole import count_packets, is_whole
 from pyfau.overlay.writer import OverlayWriter
@@ -82,8 +85,13 @@ RUN = (
     LIMITED
     + """
 from pathlib import Path
+import numpy as np
 from pyfau.cli import main
+from pyfau.overlay.writer import OverlayWriter
 folder = Path(sys.argv[1])
+with OverlayWriter(folder / "tried.avi", 25) as writer:  # the codec is tried only once
+    writer.write(np.zeros((480, 640, 3), np.uint8), [])
+(folder / "tried.avi").unlink()
 limit(20_000)
 for name in sys.argv[2:]:
     files = ["-o", f"{folder / name}.csv", "--overlay", str(folder / name)]
@@ -140,6 +148,25 @@ def test_the_table_has_all_rows(tmp_path: Path) -> None:
         metadata = json.loads((tmp_path / f"{name}.csv.json").read_text(encoding="utf-8"))
         assert metadata["complete"] is False
     assert len(list(tmp_path.iterdir())) == 1 + 3 * len(names)  # nothing unfinished remains
+
+
+def test_a_full_temporary_folder_is_no_missing_codec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.avi"
+    image = np.zeros((38, 54, 3), np.uint8)  # a size for which no codec was tried yet
+
+    def write_bytes(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        message = r"cannot write .*a\.avi: .*temporary folder, .*: No space left on device"
+        with OverlayWriter(path, 25) as writer, pytest.raises(OptionError, match=message):
+            writer.write(image, [])
+    with OverlayWriter(path, 25) as writer:
+        writer.write(image, [])
+    assert path.exists()
 
 
 @pytest.fixture(scope="module")
