@@ -20,6 +20,7 @@ test:
 	$(PYTHON) -m pytest
 
 # The tests, then the branch coverage of pyfau/. It fails below the limit in pyproject.toml.
+# What slow tests run does not count (tests/conftest.py).
 coverage:
 	$(PYTHON) -m pytest --cov
 

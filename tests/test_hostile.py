@@ -23,7 +23,7 @@ from pyfau.tables.readers import read_parquet
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 HOSTILE = ROOT / "tests" / "data" / "hostile"
-CASES = 60  # damaged files for each reader
+CASES = 40  # damaged files for each reader
 SECONDS = 170
 
 
