@@ -33,7 +33,8 @@ from pyfau.commands import (
 )
 from pyfau.commands.parser import CommandParser, add_completion
 from pyfau.errors import PyfauError
-from pyfau.messages import drop_output, say
+from pyfau.messages import say
+from pyfau.streams import guarded_streams
 from pyfau.version import __version__
 
 # In the order of `pyfau --help`.
@@ -67,33 +68,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for those of the process.
 
     Returns:
-        0 if everything succeeded; 1 if an input failed or an option has a wrong value; 130 after
-        Ctrl-C. A command line that cannot be parsed ends the process with 2.
+        0 if everything succeeded; 1 if an input failed, an option has a wrong value, or the result
+        could not be printed; 130 after Ctrl-C. A command line that cannot be parsed ends the
+        process with 2.
     """
     _escape_output()
+    with guarded_streams() as streams:
+        try:
+            return streams.status(_run(arguments))
+        except SystemExit as ended:  # of argparse, and on SIGTERM
+            if isinstance(ended.code, str):
+                raise
+            raise SystemExit(streams.status(ended.code or 0)) from None
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     args = argparse.Namespace(keeps_rows=False)
     try:
         args = _parser().parse_args(arguments)
         with _ends_in_order():
             status: int = args.run(args)
-            sys.stdout.flush()
             return status
-    except PyfauError as error:
+    except (PyfauError, OSError) as error:
         say(f"pyfau: {error}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = "; the rows written so far are kept" if args.keeps_rows else ""
         say(f"pyfau: interrupted{kept}", sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The program that reads our output has ended. Python flushes the output once more when it
-        # exits, and this must not raise a second error.
-        drop_output(sys.stdout)
-        return 1
-    except OSError as error:
-        drop_output(sys.stdout)
-        say(f"pyfau: {error}", sys.stderr)
-        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pyfau.errors import MediaError, OptionError
 from pyfau.files import UnfinishedFile, writing
+from pyfau.media.encoding import open_encoder
 from pyfau.types import UInt8Array
 
 FPS, FRAMES, WIDTH, HEIGHT = 25.0, 75, 640, 480
@@ -67,13 +68,14 @@ def write_demo_clip(path: Path) -> Path:
     except OSError as error:
         raise OptionError(f"cannot make the folder {path.parent}: {error.strerror}") from error
     unfinished = UnfinishedFile(path)
-    codec = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(unfinished.part), codec, FPS, (WIDTH, HEIGHT))
-    if not writer.isOpened():
-        raise OptionError(f"cannot write the video {path}")
-    for frame in demo_frames():
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    with writing(path):
-        unfinished.finish()
+    try:
+        encoder = open_encoder(unfinished.part, FPS, (WIDTH, HEIGHT), "mp4v", name=path)
+        for number, frame in enumerate(demo_frames()):
+            encoder.write(frame, number / FPS)
+        encoder.close(True)
+        with writing(path):
+            unfinished.finish()
+    except BaseException:
+        unfinished.discard()
+        raise
     return path

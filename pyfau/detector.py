@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from pyfau.analysis.baseline import Baseline, measure
 from pyfau.analysis.quality import quality_warnings
@@ -29,7 +28,7 @@ from pyfau.limits import LIMITS, Limits
 from pyfau.media.frames import FrameReader
 from pyfau.media.images import check_frame, file_record, read_image
 from pyfau.media.readers import read_arrays, read_camera, read_frames, read_images, read_video
-from pyfau.messages import printable
+from pyfau.messages import printable, progress_bar
 from pyfau.models.devices import resolve_device
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.inference import accelerate
@@ -599,7 +598,7 @@ class AUDetector:
         files = reader.kind == "images"
         columns = self._columns()
         result = AUResult(self.aus, record, files=files, **columns)
-        bar = tqdm(
+        bar = progress_bar(
             reader,
             total=reader.frame_count,
             unit="frame",

@@ -10,12 +10,14 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from pyfau.errors import OptionError
+from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
 from pyfau.types import StrPath
 
@@ -214,6 +216,63 @@ def check_writable(path: Path) -> None:
             pass
         if not existed:
             path.unlink()
+
+
+def open_plain(path: StrPath) -> BinaryIO:
+    """Open a file for reading, if it is a plain one.
+
+    Devices can be endless, and a pipe without a writer blocks.
+
+    Raises:
+        OSError: There is no such file, or it is a folder, a device, a pipe or a socket.
+    """
+    _check_plain(Path(path).stat().st_mode)  # to open a device can have effects
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+    try:
+        _check_plain(os.fstat(file.fileno()).st_mode)  # it may be another file by now
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_plain(mode: int) -> None:
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket: expected a file")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
+
+
+def read_file(path: StrPath, most: int = LIMITS.file_bytes) -> bytes:
+    """Read a plain file.
+
+    Args:
+        path: The file.
+        most: Larger files are refused before they are read; the user can raise this limit.
+
+    Raises:
+        OSError: The file cannot be read, is not a plain file, or is too large.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(
+                errno.EFBIG,
+                f"it has {size} bytes: expected at most {most}; raise the limits to read it",
+            )
+        return file.read()
+
+
+def read_text(path: StrPath, most: int = LIMITS.file_bytes) -> str:
+    """Read a plain file of UTF-8 text, with or without a mark at its start; see `read_file`.
+
+    Raises:
+        OSError: See `read_file`.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return read_file(path, most).decode("utf-8-sig")
 
 
 def escape_text(text: str) -> bytes:

@@ -21,8 +21,11 @@ class Limits:
         animation_frames: Images in one animated or multi-page file.
         table_bytes: Bytes that a compressed table (Parquet) decodes to. A table that decodes to at
             most 50 times its size is read in any case.
-        table_columns: Columns of one table.
+        table_columns: Columns of one table, also of a table of labels.
         table_faces: Faces of one table.
+        file_bytes: Size of one file of text: a table, labels, events.
+        metadata_bytes: Size of one file with metadata or with a list of inputs, and of one line of
+            JSON Lines.
         upload_bytes: Size of a clip that is sent to `pyfau serve`.
         upload_pixels: Pixels of one frame of such a clip.
         upload_pixels_per_s: Pixels of all frames of such a clip together, for each second of the
@@ -38,6 +41,8 @@ class Limits:
     table_bytes: int = 256_000_000
     table_columns: int = 10_000
     table_faces: int = 100_000
+    file_bytes: int = 2_000_000_000
+    metadata_bytes: int = 16_000_000
     upload_bytes: int = 200_000_000
     upload_pixels: int = 4096 * 2304
     upload_pixels_per_s: int = 3840 * 2160 * 30

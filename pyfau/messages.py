@@ -5,11 +5,15 @@ Everything that pyfau prints goes through this module; `ruff` refuses `print` el
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from contextlib import suppress
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pyfau.streams import guarded
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def printable(text: object) -> str:
@@ -27,11 +31,11 @@ def printable(text: object) -> str:
 def show(*lines: object) -> None:
     """Print the result of a command on standard output, one line for each argument.
 
+    The command fails if they cannot be printed; see `pyfau.streams`. `say` is for messages: a
+    command whose result is in files prints nothing else.
+
     Args:
         lines: The lines; see `printable`.
-
-    Raises:
-        OSError: Standard output is full or closed. `say` is for messages during the work.
     """
     for line in lines:
         print(printable(line), flush=True)  # noqa: T201
@@ -50,13 +54,7 @@ def say(text: object, stream: TextIO | None = None) -> bool:
     Returns:
         Whether the line was printed.
     """
-    target = sys.stdout if stream is None else stream
-    try:
-        print(printable(text), file=target, flush=True)
-    except (OSError, ValueError):  # ValueError: the stream is closed
-        drop_output(target)
-        return False
-    return True
+    return guarded(sys.stdout if stream is None else stream).note(printable(text))
 
 
 def say_traceback() -> None:
@@ -65,12 +63,16 @@ def say_traceback() -> None:
         say(line, sys.stderr)
 
 
-def drop_output(stream: Any) -> None:
-    """Discard the text in the buffer of a stream, and all later text."""
-    with suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
+    """A progress bar on standard error. If the stream is full or closed, the work continues.
+
+    Args:
+        iterable: What the bar counts; None if `update` of the bar does.
+        options: Of `tqdm`.
+    """
+    from tqdm import tqdm  # for commands that show a bar, so that starting stays fast
+
+    return tqdm(iterable, file=guarded(sys.stderr), **options)
 
 
 def _escaped(character: str) -> str:

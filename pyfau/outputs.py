@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pyfau.errors import OptionError
 from pyfau.files import check_is_other
 from pyfau.media.frames import FrameReader
 from pyfau.media.images import file_record
@@ -36,16 +37,28 @@ class Outputs:
         return self.video.warnings if self.video is not None else []
 
     def write(self, frame: Frame, rows: list[AURow]) -> None:
-        """Write the rows of a frame, and draw them on its image."""
+        """Write the rows of a frame, and draw them on its image.
+
+        If the disk becomes too full for the overlay, scoring goes on, so that the table has all
+        rows. `finish` then raises the error.
+        """
         if self.table is not None:
             self.table.write(rows)
-        if self.video is not None:
+        if self.video is None or self.video.failure is not None:
+            return
+        try:
             self.video.write(frame.rgb, rows, frame.time_s)
+        except OptionError:
+            if self.video.failure is None:  # such as a codec that is missing
+                raise
 
     def finish(self, metadata: dict[str, Any]) -> None:
         """Close the overlay and describe it in the metadata of the result and of the table.
 
         The overlay is closed first: a table is complete only if its overlay plays.
+
+        Raises:
+            OptionError: The overlay could not be written completely.
         """
         if self.video is None or self.overlay is None:
             return

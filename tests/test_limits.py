@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from test_result import AUS, face_row
 import pyfau.evaluation.protocol
 from pyfau import AUDetector, AUResult, read_result
 from pyfau.analysis.features import summarize_tables
+from pyfau.batch.plan import expand
 from pyfau.cli import _parser, main
 from pyfau.commands.options import make_limits
 from pyfau.errors import InputError, MediaError, OptionError
+from pyfau.evaluation.labels import read_labels
 from pyfau.evaluation.protocol import read_aligned
 from pyfau.evaluation.run import ListOptions, TableOptions
+from pyfau.formats.bids import read_bids_events
+from pyfau.formats.elan import read_elan
+from pyfau.formats.events import read_events
+from pyfau.formats.openface import read_openface
+from pyfau.formats.pyfeat import read_pyfeat
 from pyfau.limits import LIMITS, Limits, parse_limits
 from pyfau.media.readers import read_frames
 
@@ -133,6 +141,46 @@ def test_columns_and_faces_of_tables(tmp_path: Path, kind: str, capsys: Any) -> 
     assert main(command) == 1
     assert "it has 9 faces" in capsys.readouterr().err
     assert main([*command[:-1], "table_faces=9"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_bytes_of_text_files(tmp_path: Path, kind: str, capsys: Any) -> None:
+    path = getattr(result_of(3), f"to_{kind}")(tmp_path / f"a.{kind}")
+    size, about = path.stat().st_size, path.with_name(f"{path.name}.json").stat().st_size
+    command = ["table", str(path), "-o", str(tmp_path / f"b.{kind}"), "--limit"]
+    for name, most in (("file_bytes", size), ("metadata_bytes", max(about, size))):
+        too_low = min(most, about if name == "metadata_bytes" else size) - 1
+        with pytest.raises(InputError, match=f"expected at most {too_low}; raise the limits"):
+            read_result(path, Limits(**{name: too_low}))
+        assert main([*command, f"{name}={too_low}"]) == 1
+        assert f"expected at most {too_low}" in capsys.readouterr().err
+        assert main([*command, f"{name}={most}"]) == 0
+
+
+def test_bytes_of_labels_events_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "a_events.tsv"
+    path.write_text("onset\tAU12\n1\t1\n2\t0\n", encoding="utf-8")
+    size = path.stat().st_size
+    low = Limits(file_bytes=size - 1)
+    message = f"it has {size} bytes: expected at most {size - 1}; raise the limits to read it"
+    for read in (read_bids_events, read_elan, read_events, read_openface, read_pyfeat):
+        with pytest.raises(InputError, match=message):
+            read(path, low)
+    assert len(read_bids_events(path, Limits(file_bytes=size))) == 2
+    with pytest.raises(InputError, match=message):
+        read_labels(path, limits=low)
+    with pytest.raises(OptionError, match=message):
+        expand([f"@{path}"], Limits(metadata_bytes=size - 1))
+    for read in (read_bids_events, partial(read_labels, present=None)):
+        with pytest.raises(InputError, match="it has 2 columns: expected at most 1"):
+            read(path, limits=Limits(table_columns=1))
+
+
+def test_a_line_that_is_too_long(tmp_path: Path) -> None:
+    path = result_of(1).to_jsonl(tmp_path / "a.jsonl")
+    path.write_text("[" + "[]," * 10_000 + "[]]\n", encoding="utf-8")
+    with pytest.raises(InputError, match="line 1: it has 30005 bytes: expected at most 30000"):
+        read_result(path, Limits(metadata_bytes=30_000))
 
 
 def test_a_table_that_decodes_to_much_more(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -121,6 +123,42 @@ def test_stored_scores_that_decode_to_much_more_are_computed_again(tmp_path: Pat
     )
     assert (tmp_path / "video.npz").stat().st_size < 200_000
     assert store.load("video", ["a", "b"]) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"descr": "<f4", "shape": (10**12, 1)},  # four terabytes
+        {"descr": "<U0", "shape": (10**12,)},  # no bytes, and as many texts
+        {"descr": "<f4", "shape": (3, 1)},
+        {"descr": "|O", "shape": (2,)},
+    ],
+)
+def test_stored_scores_whose_header_announces_too_much(
+    tmp_path: Path, header: dict[str, Any]
+) -> None:
+    store = Store(tmp_path, {"aus": ["AU01"], "thresholds": [0.5]})
+    store.save("video", ["a", "b"], Predictions(np.zeros((2, 1), np.float32)))
+    path = tmp_path / "video.npz"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, header | {"fortran_order": False})
+    for name in members:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for other, data in members.items():
+                archive.writestr(other, array.getvalue() + bytes(8) if other == name else data)
+        assert store.load("video", ["a", "b"]) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY\3\0", bytes(1000)])
+def test_stored_scores_that_are_no_archive(tmp_path: Path, content: bytes) -> None:
+    store = Store(tmp_path, {"aus": ["AU01"], "thresholds": [0.5]})
+    (tmp_path / "video.npz").write_bytes(content)
+    assert store.load("video", ["a"]) is None
+    with zipfile.ZipFile(tmp_path / "video.npz", "w") as archive:
+        archive.writestr("scores.npy", content)
+    assert store.load("video", ["a"]) is None
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, True, 1e300, -1, [[1e300] * 2] * 5])

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from pyfau.analysis.summary import summarize
 from pyfau.errors import InputError, OptionError, PyfauError
-from pyfau.files import check_is_other, escape_text, is_folder, natural_key
+from pyfau.files import check_is_other, escape_text, is_folder, natural_key, open_plain
 from pyfau.limits import LIMITS, Limits
+from pyfau.messages import progress_bar
 from pyfau.tables.cells import guard_cell
 from pyfau.tables.metadata import read_metadata, write_whole
 from pyfau.tables.readers import read_table
@@ -130,7 +129,7 @@ def summarize_tables(
     made_by: dict[str, list[str]] = defaultdict(list)
     thresholds: dict[str, list[str]] = defaultdict(list)
     tables_of: dict[str, list[str]] = defaultdict(list)
-    for path in tqdm(paths, unit="table", disable=not progress):
+    for path in progress_bar(paths, unit="table", disable=not progress):
         name = os.fspath(path)
         try:
             rows = read_table(path, AURows, limits)
@@ -183,7 +182,7 @@ def _is_features(path: Path) -> bool:
     """Whether a file contains the features of an earlier `pyfau summary`."""
     if path.suffix.lower() != ".csv":
         return False
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         start = file.read(len(_FEATURES_START))
     return start == _FEATURES_START
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pyfau.batch.remote import is_uri, local_path, remote_name
 from pyfau.errors import OptionError
+from pyfau.limits import LIMITS, Limits
 
 CAMERA = "camera:"
 
@@ -84,23 +85,27 @@ def is_table(output: Path) -> bool:
     return output.suffix.lower() in TABLES and not is_folder(output)
 
 
-def expand(inputs: Sequence[str]) -> list[str]:
+def expand(inputs: Sequence[str], limits: Limits = LIMITS) -> list[str]:
     """Replace patterns, lists and folders of videos by single inputs.
 
     An input that does not exist stays in the list, so that it is reported as failed.
+
+    Args:
+        inputs: As the user gives them.
+        limits: Larger lists are refused.
 
     Raises:
         OptionError: An input is empty, is not a camera, or is a list that cannot be read.
     """
     found: dict[str, str] = {}
     for text in inputs:
-        for single in _expand_one(text):
+        for single in _expand_one(text, limits):
             # One file that is given under several names is one input.
             found.setdefault(_identity(single), single)
     return list(found.values())
 
 
-def _expand_one(text: str) -> list[str]:
+def _expand_one(text: str, limits: Limits) -> list[str]:
     """The single inputs behind one argument."""
     if not text:
         raise OptionError("an input is empty text")
@@ -115,7 +120,7 @@ def _expand_one(text: str) -> list[str]:
             raise OptionError(f"a camera is given as camera:NUMBER, got {text!r}")
         return [text]
     if text.startswith("@") and not exists:
-        return _read_list(Path(text[1:]))
+        return _read_list(Path(text[1:]), limits)
     if is_uri(text):
         return [local_path(text)]
     if exists:
@@ -208,16 +213,18 @@ def _file_id(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _read_list(path: Path) -> list[str]:
+def _read_list(path: Path, limits: Limits) -> list[str]:
     """The inputs in a text file, one on each line.
 
     Empty lines and lines that begin with # are left out.
     """
+    from pyfau.files import read_text, reason_of
+
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, limits.metadata_bytes).splitlines()
     except (OSError, ValueError) as error:
         raise OptionError(
-            f"@{path}: expected a text file with an input on each line: {error}"
+            f"@{path}: expected a text file with an input on each line: {reason_of(error)}"
         ) from error
     found = []
     for number, line in enumerate(lines, 1):

@@ -21,7 +21,7 @@ from pyfau.batch.remote import is_uri
 from pyfau.batch.run import JobOptions, Report
 from pyfau.batch.workers import Lost, Scorer, share_out
 from pyfau.errors import DependencyError, InputError, OptionError, PyfauError
-from pyfau.files import append_to, escape_text, locked, replace_file, sync_file, writing
+from pyfau.files import append_to, escape_text, locked, read_file, replace_file, sync_file, writing
 from pyfau.tables.cells import guard_cell, read_cell
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class _InputsTable:
             return {}
         try:
             # After a loss of power, a file can end in zeros.
-            text = self._path.read_bytes().rstrip(b"\0").decode()
+            text = read_file(self._path).rstrip(b"\0").decode()
             rows = list(csv.reader(io.StringIO(text, newline="")))
         except (ValueError, csv.Error) as error:
             raise InputError(f"cannot read {self._path}: {error}") from None

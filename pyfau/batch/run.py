@@ -15,6 +15,7 @@ from pyfau.messages import say_traceback
 
 if TYPE_CHECKING:
     from pyfau.detector import AUDetector
+    from pyfau.limits import Limits
     from pyfau.result import AUResult
 
 
@@ -107,7 +108,7 @@ def _run_job(detector: AUDetector, job: Job, options: JobOptions) -> Report:
         with at_hand(source) as path:
             result = _score(detector, job, path, options, here)
     except PyfauError as error:
-        return failed(job, f"{error}{_kept_rows(error, table)}")
+        return failed(job, f"{error}{_kept_rows(error, table, detector.limits)}")
     complaints = [f"pyfau: {failure.source}: {failure.error}" for failure in result.failures]
     complaints += [f"pyfau: {source}: {warning}" for warning in result.warnings]
     faces = len(result.face_ids)
@@ -133,7 +134,7 @@ def _is_done(detector: AUDetector, job: Job, options: JobOptions, here: Mapping[
         expected["anonymised_overlay"] = True if detector.anonymise else None
     if is_folder(job.source):
         expected |= {"fps": options.fps, "independent": options.independent}
-    return is_complete(job.table, expected)
+    return is_complete(job.table, expected, detector.limits)
 
 
 def _has_baseline(table: Path, option: str | None) -> bool:
@@ -171,14 +172,14 @@ def _path_in(recorded: Mapping[str, Any], key: str) -> Any:
     return (recorded.get(key) or {}).get("path")
 
 
-def _kept_rows(error: PyfauError, table: Path) -> str:
+def _kept_rows(error: PyfauError, table: Path, limits: Limits) -> str:
     """A note about the rows that were written before an error, counted in the table itself."""
     from pyfau.result import read_result
 
     if not error.partial_result:
         return ""
     try:
-        kept = len(read_result(table))
+        kept = len(read_result(table, limits))
     except PyfauError:
         return ""
     return f" ({kept} rows before it are kept in {table})" if kept else ""

@@ -152,7 +152,9 @@ def score(
     """
     options = options or ScoreOptions()
     output = Path(output)
-    inputs = expand(inputs)
+    arguments = dict(detector or {})
+    limits = arguments.get("limits", LIMITS)
+    inputs = expand(inputs, limits)
     _check_output(output, options.format, inputs)
     _check_inputs(options, inputs)
     _check_runner(options, output, inputs)
@@ -164,11 +166,10 @@ def score(
     jobs = plan_jobs(inputs, output, format_, overlay)
     summary = None if options.summary is None else Path(options.summary)
     _check_summary(summary, jobs)
-    arguments = dict(detector or {})
     _check_baseline(options, arguments)
     parallel = options.runner == "ray" or min(options.jobs or 1, len(jobs)) > 1
     reports = _reports(jobs, output, options, arguments)
-    return Batch(jobs, reports, summary, parallel, arguments.get("limits", LIMITS))
+    return Batch(jobs, reports, summary, parallel, limits)
 
 
 def make_detector(arguments: Mapping[str, Any], threads: int | None = None) -> AUDetector:

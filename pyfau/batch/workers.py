@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pyfau.batch.plan import Job
 from pyfau.batch.run import JobOptions, Report, failed, run_job
 from pyfau.errors import PyfauError
+from pyfau.streams import guarded_streams
 
 if TYPE_CHECKING:
     from pyfau.detector import AUDetector
@@ -181,12 +182,13 @@ def _work(pipe: Connection[Any, Any], make: Callable[[], AUDetector], options: J
     signal.signal(signal.SIGTERM, _end_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     scorer = Scorer(make, options)
-    while True:
-        try:
-            job, again = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(scorer.run(job, again))
+    with guarded_streams():
+        while True:
+            try:
+                job, again = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(scorer.run(job, again))
 
 
 def _end_worker(number: int, _: object) -> None:

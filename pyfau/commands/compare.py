@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pyfau.messages import show
+from pyfau.messages import say
 
 
 def add_parser(commands: Any) -> None:
@@ -56,5 +56,5 @@ def run(args: argparse.Namespace) -> int:
         local_files_only=args.offline,
     )
     page = write_comparison(results, args.output, name=args.source.name)
-    show(f"{page}: {', '.join(results)}")
+    say(f"{page}: {', '.join(results)}")
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pyfau.messages import show
+from pyfau.messages import say
 
 
 def add_parser(commands: Any) -> None:
@@ -48,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
     name = "a model that the manifest does not list; --fold selects the fold"
     if entry is not None:
         name = entry.name
-    show(f"{args.output}: {name}, checked against {args.checkpoint} on a test clip")
+    say(f"{args.output}: {name}, checked against {args.checkpoint} on a test clip")
     return 0

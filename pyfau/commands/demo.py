@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyfau.commands.options import add_detector_options, make_detector
-from pyfau.messages import say, show
+from pyfau.messages import say
 
 
 def add_parser(commands: Any) -> None:
@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> int:
     detector = make_detector(args)
     result = detector.detect_video(clip, save=table, overlay=overlay)
     model = detector.model
-    show(f"{clip}: {len(result)} rows with {model.config.name} on {model.device}")
-    show("strongest action units, mean score (presence in [0, 1], not intensity):")
+    say(f"{clip}: {len(result)} rows with {model.config.name} on {model.device}")
+    say("strongest action units, mean score (presence in [0, 1], not intensity):")
     for au, score in result.strongest(5):
-        show(f"  {au}  {score:.2f}  {AU_NAMES.get(au, '')}")
-    show(f"scores:  {table}", f"overlay: {overlay}")
+        say(f"  {au}  {score:.2f}  {AU_NAMES.get(au, '')}")
+    say(f"scores:  {table}")
+    say(f"overlay: {overlay}")
     for warning in result.warnings:
         say(f"pyfau: {warning}", sys.stderr)
     return 0

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from pyfau.messages import say
+from pyfau.messages import show
 
 if TYPE_CHECKING:
     from pyfau.doctor import Check
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     checks = examine(speed=not args.no_speed)
     problems = sum(check.state == "problem" for check in checks)
     if args.json:
-        say(json.dumps({"problems": problems, "checks": [check.to_dict() for check in checks]}))
+        show(json.dumps({"problems": problems, "checks": [check.to_dict() for check in checks]}))
     else:
         _print(checks, problems)
     return 1 if problems else 0
@@ -51,7 +51,7 @@ def _print(checks: list[Check], problems: int) -> None:
     for check in checks:
         if check.group != group:
             group = check.group
-            say(group)
+            show(group)
         advice = f" -> {check.advice}" if check.advice else ""
-        say(f"  {_MARKS[check.state]:8}{check.name:20}{check.value}{advice}")
-    say("no problem" if not problems else f"{problems} problem{'' if problems == 1 else 's'}")
+        show(f"  {_MARKS[check.state]:8}{check.name:20}{check.value}{advice}")
+    show("no problem" if not problems else f"{problems} problem{'' if problems == 1 else 's'}")

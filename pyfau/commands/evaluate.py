@@ -321,8 +321,10 @@ def _check_report(path: Path | None) -> None:
 
 
 def _is_report(path: Path) -> bool:
+    from pyfau.files import read_file
+
     try:
-        record = parse_json(path.read_bytes(), str(path))
+        record = parse_json(read_file(path), str(path))
     except (OSError, InputError):
         return False
     return isinstance(record, dict) and {"pyfau_version", "folds", "over_folds"} <= record.keys()

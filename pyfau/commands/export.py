@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyfau.messages import show
+from pyfau.messages import say
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,5 +33,5 @@ def _export(args: argparse.Namespace) -> int:
     differences = export_model(model, args.output)
     for name, difference in differences.items():
         size = (args.output / name).stat().st_size / 1e6
-        show(f"{args.output / name}: {size:.1f} MB, at most {difference:.1e} from torch")
+        say(f"{args.output / name}: {size:.1f} MB, at most {difference:.1e} from torch")
     return 0

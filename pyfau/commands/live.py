@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyfau.commands.options import add_detector_options, make_detector
 from pyfau.errors import OptionError
-from pyfau.messages import say, show
+from pyfau.messages import say
 
 if TYPE_CHECKING:
     from pyfau.live import Played
@@ -83,10 +83,10 @@ def run(args: argparse.Namespace) -> int:
     )
     for warning in seen.warnings:
         say(f"pyfau: {seen.source}: {warning}", sys.stderr)
-    show(f"{seen.source}: {_summary(seen.played, seen.dropped)}")
+    say(f"{seen.source}: {_summary(seen.played, seen.dropped)}")
     for path in (args.record, args.record_video, seen.markers):
         if path is not None:
-            show(path)
+            say(path)
     return 0
 
 

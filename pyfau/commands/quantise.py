@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pyfau.messages import show
+from pyfau.messages import say
 
 
 def add_parser(commands: Any) -> None:
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         local_files_only=args.offline,
     )
     difference = made.difference
-    show(f"{made.folder}: int8 calibrated on {made.calibrated} faces, sha256 {made.sha256}")
-    show(
+    say(f"{made.folder}: int8 calibrated on {made.calibrated} faces, sha256 {made.sha256}")
+    say(
         f"scores of {made.measured} other faces: 99 % within {difference.quantile_99:.4f} of "
         f"float32, largest difference {difference.largest:.4f}; "
         f"{100 * difference.within_01:.1f} % within 0.01, "

@@ -12,7 +12,7 @@ from pyfau.commands.options import (
     make_limits,
     with_baseline,
 )
-from pyfau.messages import show
+from pyfau.messages import say
 
 
 def add_parser(commands: Any) -> None:
@@ -90,5 +90,5 @@ def run(args: argparse.Namespace) -> int:
         limits=limits,
         compare=None if args.compare is None else read_result(args.compare, limits),
     )
-    show(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+    say(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
     return 0

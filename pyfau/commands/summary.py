@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyfau.commands.options import add_limit_option, make_limits
-from pyfau.messages import say, show
+from pyfau.messages import say
 
 if TYPE_CHECKING:
     from pyfau.analysis.features import Features
@@ -63,5 +63,5 @@ def print_features(features: Features, output: Path) -> int:
         say(f"pyfau: {warning}", sys.stderr)
     rows = len(features.table)
     done = features.count - len(features.failures)
-    show(f"{output}: {rows} row{'' if rows == 1 else 's'} from {done} of {features.count} tables")
+    say(f"{output}: {rows} row{'' if rows == 1 else 's'} from {done} of {features.count} tables")
     return 1 if features.failures else 0

@@ -17,6 +17,7 @@ from pyfau.commands.options import (
 from pyfau.messages import say
 
 if TYPE_CHECKING:
+    from pyfau.limits import Limits
     from pyfau.result import AUResult
 
 # The formats, and the suffixes of their files.
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in result.warnings:
         say(f"pyfau: {args.table}: {warning}", sys.stderr)
     if args.markers is not None:
-        write_marked(result, args.markers, args.output)
+        write_marked(result, args.markers, args.output, make_limits(args))
     elif kind == "pyfeat":
         # The other formats have methods that write; this one makes a data frame.
         table = result.to_pyfeat().round(6)
@@ -120,14 +121,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_marked(result: AUResult, markers: Path, output: Path) -> None:
+def write_marked(result: AUResult, markers: Path, output: Path, limits: Limits) -> None:
     """Write the rows as CSV, with the codes of stimuli in a column `marker`."""
     from pyfau.analysis.markers import join_markers
     from pyfau.formats.bids import read_bids_events
     from pyfau.tables.cells import guard_cell
     from pyfau.tables.metadata import write_whole
 
-    table = join_markers(result.to_dataframe(), read_bids_events(markers)).round(6)
+    table = join_markers(result.to_dataframe(), read_bids_events(markers, limits)).round(6)
     for name in {"file", "marker"} & set(table.columns):
         table[name] = table[name].map(guard_cell, na_action="ignore")
     write_whole(output, table.to_csv(index=False, lineterminator="\n"))

@@ -17,7 +17,10 @@ import numpy.typing as npt
 from pyfau.aus import au_name
 from pyfau.errors import InputError, OptionError
 from pyfau.evaluation.lists import IGNORED
+from pyfau.files import read_file
+from pyfau.limits import LIMITS, Limits
 from pyfau.tables.rows import AURows
+from pyfau.tables.schema import check_header
 from pyfau.tables.writers import TABLES
 from pyfau.types import FloatArray
 
@@ -100,7 +103,7 @@ class Matched:
     intensities: FloatArray | None = None
 
 
-def read_labels(path: Path, present: float | None = None) -> LabelTable:
+def read_labels(path: Path, present: float | None = None, limits: Limits = LIMITS) -> LabelTable:
     """Read a table of labels.
 
     Fields are separated by commas, semicolons or tabs. The columns, in any case of letters:
@@ -117,6 +120,7 @@ def read_labels(path: Path, present: float | None = None) -> LabelTable:
     Args:
         path: The file.
         present: The labels are intensities, and those of at least this one count as present.
+        limits: Larger tables are refused.
 
     Raises:
         InputError: The file cannot be read, lacks these columns, or has a field that is not a
@@ -124,7 +128,7 @@ def read_labels(path: Path, present: float | None = None) -> LabelTable:
     """
     import pandas as pd
 
-    table = _read_text(path)
+    table = _read_text(path, limits)
     names = [str(name).strip() for name in table.columns]
     if len(set(names)) < len(names):
         raise InputError(f"{path} has two columns of one name: {', '.join(names)}")
@@ -484,13 +488,14 @@ def _base(file: str) -> str:
     return PureWindowsPath(file).name  # it splits at both kinds of slash
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def _read_text(path: Path, limits: Limits) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        data = path.read_bytes()
+        data = read_file(path, limits.file_bytes)
         head = data.split(b"\n", 1)[0]
         separator = max((",", ";", "\t"), key=lambda mark: head.count(mark.encode()))
+        check_header(data, separator, path, limits)
         with warnings.catch_warnings():
             # pandas would only warn, and drop the fields that are too many.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -504,6 +509,8 @@ def _read_text(path: Path) -> pd.DataFrame:
                 index_col=False,
                 skip_blank_lines=False,
             )
+    except InputError:
+        raise
     except pd.errors.ParserWarning:
         raise InputError(
             f"cannot read {path} as a table of labels: its rows have more fields than its header"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pyfau.aus import au_name
 from pyfau.checks import check_choice
 from pyfau.choices import DataSet
 from pyfau.errors import InputError, OptionError
-from pyfau.files import is_folder
+from pyfau.files import is_folder, read_text
 from pyfau.media.formats import IMAGE_SUFFIXES
 from pyfau.models.paper import DATA_SETS
 from pyfau.models.windows import CLIP_LENGTH
@@ -152,8 +153,8 @@ def _read_lines(path: Path) -> list[str]:
     try:
         if path.stat().st_size > _LARGEST_LIST:
             raise InputError(f"{path} has {path.stat().st_size} bytes: too large for a list")
-        with path.open(encoding="utf-8-sig") as stream:
-            lines = [line.strip() for line in stream]
+        text = io.StringIO(read_text(path, _LARGEST_LIST), newline=None)
+        lines = [line.strip() for line in text]
     except UnicodeDecodeError:
         raise InputError(
             f"{path} is not UTF-8 text: expected a list with one line per frame"

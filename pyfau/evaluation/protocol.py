@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from pyfau.errors import InputError, OptionError, PyfauError
 from pyfau.evaluation.lists import FrameList, cut_clips
@@ -29,10 +30,11 @@ from pyfau.faces.aligner import Aligner
 from pyfau.faces.crop_rules import cut_face
 from pyfau.faces.fitted_boxes import detector_to_fit
 from pyfau.faces.tracker import FaceTracker
-from pyfau.files import reason_of, replace_file
+from pyfau.files import open_plain, read_file, reason_of, replace_file
 from pyfau.limits import LIMITS, Limits
 from pyfau.media.formats import open_image
 from pyfau.media.images import read_image
+from pyfau.messages import progress_bar
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR, FrameFeatures
 from pyfau.models.paper import DATA_SETS
@@ -64,6 +66,12 @@ _RECORD_FIELDS = {
 }
 # A file of stored scores has a name, scores and a reason for each image.
 _BYTES_AN_IMAGE = 20_000
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error)
+# By the version of an .npy file; numpy writes version 3 only for names that are not ASCII.
+_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, Any]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _READERS = 4  # threads that read images ahead
 _MISSING = "no such file"
 _SAME_TEMPLATE = 1e-4  # largest difference of two templates that count as one
@@ -178,7 +186,8 @@ class Store:
                 failures = [Failure(*pair) for pair in arrays["failures"].tolist()]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        # RuntimeError: encrypted, or compressed in a way that Python does not have.
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, *_NO_ARCHIVE):
             return None  # damaged, so the video is scored again
         shape = (len(paths), len(self.record["aus"]))
         if stored != list(paths) or scores.shape != shape or scores.dtype != np.float32:
@@ -231,12 +240,34 @@ def _check_inflated(file: Path, images: int) -> None:
     """Refuse a compressed file that decodes to much more than scores.
 
     Raises:
-        ValueError: It does.
+        ValueError: It does, or the header of an array announces more than the file has.
     """
-    with zipfile.ZipFile(file) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > _BYTES_AN_IMAGE * (images + 1):
-        raise ValueError(f"it decodes to {size} bytes")
+    with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        size = sum(member.file_size for member in members)
+        if size > _BYTES_AN_IMAGE * (images + 1):
+            raise ValueError(f"it decodes to {size} bytes")
+        for member in members:
+            with archive.open(member) as array:
+                _check_array(array, member.file_size)
+
+
+def _check_array(array: IO[bytes], size: int) -> None:
+    """Check the header of an array: numpy takes memory for what it announces.
+
+    Args:
+        array: An .npy file.
+        size: Its bytes.
+
+    Raises:
+        ValueError: It announces more values than the file has bytes for, or is no such file.
+    """
+    version = np.lib.format.read_magic(array)
+    if version not in _HEADERS:
+        raise ValueError(f"its header has the version {version}")
+    shape, _, kind = _HEADERS[version](array)
+    if math.prod(shape) * max(1, kind.itemsize) > size:
+        raise ValueError(f"its header announces {kind} {shape} in {size} bytes")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -246,7 +277,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         InputError: The folder has no predictions.
     """
     try:
-        text = (folder / RECORD_FILE).read_bytes()
+        text = read_file(folder / RECORD_FILE, LIMITS.metadata_bytes)
         record = parse_json(text, RECORD_FILE)
         check_record(record, _RECORD_FIELDS, RECORD_FILE)
         if not {"aus", "thresholds"} <= record.keys():
@@ -328,7 +359,7 @@ def predict(
         parts = [clips[start : start + clips_a_batch] for start in starts]
         batches += [(video, part, part is parts[-1]) for part in parts]
         waiting += sum(map(len, clips))
-    bar = tqdm(
+    bar = progress_bar(
         total=len(frames),
         initial=len(frames) - waiting,
         unit="frame",

@@ -180,7 +180,7 @@ def match_tables(labels: Path, scores: Path, options: TableOptions) -> MatchedTa
     for label_path, score_path in pairs:
         try:
             rows = read_result(score_path, options.limits)
-            table = read_labels(label_path, options.present)
+            table = read_labels(label_path, options.present, options.limits)
             part = match(table, rows, str(score_path), options.first_frame)
         except InputError as error:
             result.failures[str(label_path)] = str(error)

@@ -13,9 +13,11 @@ import numpy as np
 from pyfau.analysis.events import EventRules
 from pyfau.aus import full_name
 from pyfau.errors import InputError, OptionError
-from pyfau.files import reason_of
+from pyfau.files import read_file, reason_of
+from pyfau.limits import LIMITS, Limits
 from pyfau.tables.metadata import write_whole
 from pyfau.tables.rows import AURows
+from pyfau.tables.schema import check_header
 from pyfau.version import __version__
 
 if TYPE_CHECKING:
@@ -96,8 +98,12 @@ def _description(aus: list[str], result: AURows) -> dict[str, Any]:
     }
 
 
-def read_bids_events(path: StrPath) -> pd.DataFrame:
+def read_bids_events(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
     """Read an events file of BIDS, such as that of the stimuli.
+
+    Args:
+        path: The file.
+        limits: Larger files are refused.
 
     Returns:
         The columns of the file. In addition, at the start:
@@ -112,10 +118,12 @@ def read_bids_events(path: StrPath) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = _read_tabs(Path(path))
+        table = _read_tabs(Path(path), limits)
         onset = table["onset"].astype(np.float64)
         nothing = pd.Series(np.nan, table.index)
         duration = table.get("duration", nothing).astype(np.float64)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"cannot read {path} as events of BIDS: {reason_of(error)}") from None
     if not np.isfinite(onset).all():
@@ -135,17 +143,22 @@ def read_bids_events(path: StrPath) -> pd.DataFrame:
     return typed
 
 
-def _read_tabs(path: Path) -> pd.DataFrame:
+def _read_tabs(path: Path, limits: Limits) -> pd.DataFrame:
     import pandas as pd
 
     # From bytes, because pandas decompresses a file by the end of its name.
-    data = io.BytesIO(path.read_bytes())
+    data = read_file(path, limits.file_bytes)
+    check_header(data, "\t", path, limits)
     with warnings.catch_warnings():
         # pandas would only warn, and drop the fields that are too many.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             table: pd.DataFrame = pd.read_csv(
-                data, sep="\t", na_values=[_MISSING], encoding="utf-8-sig", index_col=False
+                io.BytesIO(data),
+                sep="\t",
+                na_values=[_MISSING],
+                encoding="utf-8-sig",
+                index_col=False,
             )
         except pd.errors.ParserWarning:
             raise ValueError("its rows have more fields than its header") from None

@@ -15,7 +15,8 @@ from xml.etree import ElementTree as ET
 
 from pyfau.analysis.events import EventRules
 from pyfau.errors import InputError
-from pyfau.files import reason_of
+from pyfau.files import read_file, reason_of
+from pyfau.limits import LIMITS, Limits
 from pyfau.tables.metadata import write_whole
 from pyfau.version import __version__
 
@@ -128,10 +129,14 @@ def _add_tiers(
                 ET.SubElement(aligned, "ANNOTATION_VALUE").text = f"{peak:.3f}"
 
 
-def read_elan(path: StrPath) -> pd.DataFrame:
+def read_elan(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
     """Read the events of a file that `AUResult.to_elan` wrote.
 
     An annotator may have corrected the file. Only tiers with names such as "AU12 face 0" are read.
+
+    Args:
+        path: The file.
+        limits: Larger files are refused.
 
     Returns:
         The columns face_id (int64), au (str), onset_s, offset_s and peak (float64; NaN if the
@@ -145,7 +150,7 @@ def read_elan(path: StrPath) -> pd.DataFrame:
 
     rows: list[tuple[int, str, float, float, float]] = []
     try:
-        document = _parse(Path(path).read_bytes())
+        document = _parse(read_file(path, limits.file_bytes))
         slots = _slots(document)
         seen: set[str] = set()
         for tier in document.iter("TIER"):

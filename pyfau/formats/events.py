@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pyfau.analysis.events import EventRules, find_events
 from pyfau.errors import InputError
-from pyfau.files import reason_of
+from pyfau.files import read_file, reason_of
+from pyfau.limits import LIMITS, Limits
 from pyfau.tables.cells import is_formula
 from pyfau.tables.metadata import write_whole
 from pyfau.tables.readers import read_fields
@@ -40,8 +41,12 @@ def write_events(result: AURows, path: StrPath, rules: EventRules) -> Path:
     return write_whole(path, found.to_csv(index=False, lineterminator="\n"))
 
 
-def read_events(path: StrPath) -> pd.DataFrame:
+def read_events(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
     """Read what `AUResult.to_events` wrote.
+
+    Args:
+        path: The file.
+        limits: Larger files are refused.
 
     Returns:
         The table of `pyfau.analysis.find_events`, with the same types.
@@ -54,8 +59,8 @@ def read_events(path: StrPath) -> pd.DataFrame:
     types = dict(find_events(AURows((), {})).dtypes)
     what = f"{path} as a list of events"
     try:
-        data = Path(path).read_bytes()
-        read_fields(data, what)
+        data = read_file(path, limits.file_bytes)
+        read_fields(data, what, limits)
         table: pd.DataFrame = pd.read_csv(
             io.BytesIO(data), dtype=types, encoding="utf-8-sig", index_col=False
         )[list(types)]

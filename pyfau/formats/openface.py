@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyfau.errors import InputError
-from pyfau.files import reason_of
+from pyfau.files import read_file, reason_of
+from pyfau.limits import LIMITS, Limits
 from pyfau.tables.metadata import write_whole
 from pyfau.tables.readers import read_fields
 from pyfau.tables.rows import AURows, intensity_columns
@@ -77,11 +78,15 @@ def _zero_without_face(table: pd.DataFrame, name: str) -> Any:
     return table[name].where(table["success"] == 1, 0)
 
 
-def read_openface(path: StrPath) -> pd.DataFrame:
+def read_openface(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
     """Read a CSV of OpenFace 2 or of `AUResult.to_openface`.
 
     OpenFace's programs FeatureExtraction and FaceLandmarkVidMulti write such files. Gaze, position,
     landmarks in space and shape are left out.
+
+    Args:
+        path: The file.
+        limits: Larger files are refused.
 
     Returns:
         The columns of `AUResult.to_dataframe` that OpenFace has. The two tables can be merged on
@@ -104,7 +109,7 @@ def read_openface(path: StrPath) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = read_table(path, "OpenFace", _NEEDED, _RULES, kept=POINT_COLUMNS)
+    table = read_table(path, "OpenFace", _NEEDED, _RULES, kept=POINT_COLUMNS, limits=limits)
     success = table["success"].eq(1)
     face_id = table["face_id"] if "face_id" in table else pd.Series(0.0, table.index)
     columns = {"frame": table["frame"].astype(np.int64) - 1, "time_s": table["timestamp"]}
@@ -138,6 +143,7 @@ def read_table(
     rules: Mapping[str, Rule],
     text: tuple[str, ...] = (),
     kept: Collection[str] = (),
+    limits: Limits = LIMITS,
 ) -> pd.DataFrame:
     """Read a CSV of numbers, with blanks around the names or not.
 
@@ -148,6 +154,7 @@ def read_table(
         rules: What the numbers of columns must be, by a pattern for the names of the columns.
         text: Columns with text.
         kept: Columns to read although columns of their kind are left out.
+        limits: Larger files are refused.
 
     Raises:
         InputError: There is no such file, or it is not of this kind.
@@ -156,8 +163,8 @@ def read_table(
 
     what = f"{path} as a table of {program}"
     try:
-        data = Path(path).read_bytes()
-        names = read_fields(data, what)
+        data = read_file(path, limits.file_bytes)
+        names = read_fields(data, what, limits)
         if set(needed) - set(names):
             raise ValueError(
                 f"there is no column {', '.join(name for name in needed if name not in names)}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from pyfau.errors import InputError
 from pyfau.formats.openface import read_table
+from pyfau.limits import LIMITS, Limits
 from pyfau.tables.cells import guard_cell
 from pyfau.tables.schema import MOST_PIXELS, MOST_WHOLE, between
 from pyfau.types import POINT_COLUMNS
@@ -63,8 +64,12 @@ def to_pyfeat(result: AURows) -> pd.DataFrame:
     return frame
 
 
-def read_pyfeat(path: StrPath) -> pd.DataFrame:
+def read_pyfeat(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
     """Read a CSV that py-feat wrote, or `AUResult.to_pyfeat().to_csv(path, index=False)`.
+
+    Args:
+        path: The file.
+        limits: Larger files are refused.
 
     Returns:
         The columns of `AUResult.to_dataframe` that py-feat has as well:
@@ -84,7 +89,7 @@ def read_pyfeat(path: StrPath) -> pd.DataFrame:
 
     box = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore")
     text = ("Identity", "input", "approx_time")
-    table = read_table(path, "py-feat", ("frame", *box), _RULES, text)
+    table = read_table(path, "py-feat", ("frame", *box), _RULES, text, limits=limits)
     success = table["FaceRectX"].notna()
     person = table["Identity"] if "Identity" in table else pd.Series(f"{_PERSON}0", table.index)
     columns = {

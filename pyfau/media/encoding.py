@@ -23,6 +23,7 @@ import numpy as np
 
 from pyfau.errors import MediaError, OptionError
 from pyfau.media.formats import is_image, open_container
+from pyfau.media.whole import count_packets, is_whole
 from pyfau.types import StrPath, UInt8Array
 
 # What PyAV writes, the first of these that it has. Browsers play all of it.
@@ -59,6 +60,7 @@ OPENCV_CODECS = {
     ".avi": ("XVID", "MJPG"),
     ".webm": ("VP80", "VP90"),
 }
+_PROBE_BYTES = 2_000_000  # more than a short black video has
 _STDERR = threading.Lock()
 
 
@@ -138,6 +140,7 @@ class _PyAVEncoder:
         source: StrPath | None,
         shown: Path,
     ) -> None:
+        self._path = path
         self._shown = shown
         self.codec = codec
         self.warnings: list[str] = []
@@ -199,6 +202,8 @@ class _PyAVEncoder:
                     self._sound.write_until(math.inf if complete else 0.0)
                     self._sound.finish()
                 self._file.close()
+                if self._path.is_file() and not is_whole(self._path):
+                    raise OSError("its end is missing; is the disk full?")
         finally:
             if self._sound:
                 self._sound.close()
@@ -313,12 +318,13 @@ class _OpenCVEncoder:
     ) -> None:
         self._path = path
         self._shown = shown
+        self._count = 0
         self.sound = ""
         self.warnings: list[str] = []
         suffix, (width, height) = path.suffix.lower(), size
         tried = OPENCV_CODECS[suffix] if codec is None else (codec,)
         for name in tried:
-            if _makes_video(suffix, name, fps, width, height):
+            if self._can_make(suffix, name, fps, width, height):
                 writer = _video_writer(path, name, fps, width, height)
                 if writer.isOpened():
                     self._writer, self.codec = writer, name
@@ -333,23 +339,45 @@ class _OpenCVEncoder:
             f"{fps:g} frames per second with {' or '.join(tried)}"
         )
 
+    def _can_make(self, suffix: str, codec: str, fps: float, width: int, height: int) -> bool:
+        try:
+            return _makes_video(suffix, codec, fps, width, height)
+        except OSError as error:
+            raise OptionError(
+                f"cannot write {self._shown}: pyfau tries the codec in the temporary folder, which "
+                f"cannot be written: {error.strerror or error}"
+            ) from error
+
     def write(self, rgb: UInt8Array, time_s: float) -> None:
         """See `VideoEncoder`."""
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def close(self, complete: bool) -> None:
         """See `VideoEncoder`. OpenCV reports no errors while it writes: the file is read back."""
         self._writer.release()
-        if not _first_frames(self._path, 1):
+        if not self._is_written():
             raise OptionError(
-                f"cannot write {self._shown}: what was written does not play; is the disk full?"
+                f"cannot write {self._shown}: what was written is cut off or does not play; is the "
+                "disk full?"
             )
+
+    def _is_written(self) -> bool:
+        if not self._path.is_file() or not is_whole(self._path):
+            return False
+        return count_packets(self._path) >= self._count and bool(_first_frames(self._path, 1))
 
 
 @lru_cache(maxsize=64)
 def _makes_video(suffix: str, codec: str, fps: float, width: int, height: int) -> bool:
-    """Whether a short video can be written, and read back as it was."""
+    """Whether a short video can be written, and read back as it was.
+
+    Raises:
+        OSError: The temporary folder cannot be written, or has no room.
+    """
     with tempfile.TemporaryDirectory(prefix="pyfau-", ignore_cleanup_errors=True) as folder:
+        # A full disk must not look like a missing codec, least of all in the cache.
+        (Path(folder) / "room").write_bytes(bytes(_PROBE_BYTES))
         path = Path(folder) / f"probe{suffix}"
         writer = _video_writer(path, codec, fps, width, height)
         if not writer.isOpened():

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from pyfau.aus import au_name
 from pyfau.errors import ConfigError
+from pyfau.files import read_file, reason_of
 from pyfau.models.protocol import Crop, Licence, Output
 from pyfau.records import parse_json
 
@@ -24,6 +25,7 @@ HeadName = Literal["cosine", "logistic"]
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 MAX_NAME = 100  # characters
+_MOST_BYTES = 1_000_000  # of a config.json
 _NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]*"
 _INPUT_SIZES = {"resnet50": 224, "swin_b": 224, "small": 112}
 # For each option the lowest and highest value of each number. The first stage of the small
@@ -410,10 +412,10 @@ def read_config_text(path: Path) -> str:
         ConfigError: It is missing, too large, or not UTF-8.
     """
     try:
-        if path.stat().st_size > 1_000_000:
+        if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(
                 f"{path} has {path.stat().st_size} bytes: too large for a model configuration"
             )
-        return path.read_text(encoding="utf-8")
+        return read_file(path, _MOST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} could not be read: {error}") from error
+        raise ConfigError(f"{path} could not be read: {reason_of(error)}") from error

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from pyfau.errors import InputError, OptionError, WeightsError
-from pyfau.files import cache_folder, replace_file
+from pyfau.files import cache_folder, read_file, replace_file
+from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
 from pyfau.models.engines import EngineFunction, import_onnxruntime, open_quantised
 from pyfau.models.mdhr import MDHR
@@ -95,7 +96,7 @@ def read_int8(folder: Path, model: MDHR) -> bytes | None:
         return None
     again = "run `pyfau quantise` again"
     try:
-        record = parse_json(record_path.read_bytes(), INT8_RECORD)
+        record = parse_json(read_file(record_path, LIMITS.metadata_bytes), INT8_RECORD)
         check_record(record, {"onnx": TEXT, "weights": TEXT}, INT8_RECORD)
         expected, weights = record["onnx"], record["weights"]
         data = path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ class OverlayWriter:
 
     Attributes:
         warnings: Problems that did not stop the work, in words; filled during the work.
+        failure: The error of a write that failed, for example because the disk is full. The video
+            is then given up: an older one stays as it is.
 
     Raises:
         OptionError: The suffix is unknown, the file cannot be written, another process is writing
@@ -82,6 +85,7 @@ class OverlayWriter:
             raise OptionError(f"codec must be four letters, got {codec!r}")
         self.codec = codec
         self.warnings: list[str] = []
+        self.failure: OptionError | None = None
         self._source = source
         self._faces = LastFaces(hold)
         self._hider = FaceHider() if anonymise else None
@@ -115,6 +119,8 @@ class OverlayWriter:
         """Add an image without drawing; otherwise as `write`."""
         if self._closed:
             raise OptionError(f"cannot write {self.path}: it is closed")
+        if self.failure is not None:
+            raise self.failure
         if self._encoder is None:
             # Codecs halve the resolution of colour, and OpenCV overruns its buffers with MJPG at
             # 4x4.
@@ -131,7 +137,17 @@ class OverlayWriter:
                 name=self.path,
             )
             self.codec = self._encoder.codec
-        self._encoder.write(_fitted(image, self._size), time_s)
+        try:
+            self._encoder.write(_fitted(image, self._size), time_s)
+        except OptionError as error:
+            self.failure = error
+            self._give_up(self._encoder)  # at once: the table may need the space
+            raise
+
+    def _give_up(self, encoder: VideoEncoder) -> None:
+        with suppress(OptionError):
+            encoder.close(False)
+        self._unfinished.discard()
 
     def describe(self) -> dict[str, str]:
         """The codec and the sound of the video, for metadata."""
@@ -166,6 +182,8 @@ class OverlayWriter:
         if self._encoder is None:  # no frame came, or no codec makes such a video
             self._unfinished.discard()
             return
+        if self.failure is not None:
+            raise self.failure
         self._encoder.close(self._complete)
         self.warnings += self._encoder.warnings
         with writing(self.path):
@@ -203,7 +221,9 @@ def write_overlay_image(path: StrPath, rgb: UInt8Array) -> Path:
     suffix = path.suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise OptionError(f"overlay images are written as .png or .jpg, got {os.fspath(path)!r}")
-    _, data = cv2.imencode(suffix, cv2.cvtColor(check_image(rgb), cv2.COLOR_RGB2BGR))
+    done, data = cv2.imencode(suffix, cv2.cvtColor(check_image(rgb), cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OptionError(f"cannot write {path}: this OpenCV makes no {suffix} images")
     check_writable(path)
     # cv2.imwrite fails for some file names on Windows.
     with writing(path), locked(path):

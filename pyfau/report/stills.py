@@ -14,7 +14,7 @@ from PIL import Image
 
 from pyfau.limits import LIMITS, Limits
 from pyfau.media.readers import read_frames
-from pyfau.messages import printable
+from pyfau.messages import printable, progress_bar
 from pyfau.types import StrPath
 
 if TYPE_CHECKING:
@@ -84,8 +84,6 @@ def take_stills(
     Raises:
         MediaError: The source cannot be read.
     """
-    from tqdm import tqdm
-
     wanted: dict[int, list[tuple[int, str, pd.Series[Any]]]] = defaultdict(list)
     for face_id, rows in faces.items():
         for au, label in best_rows(rows, aus).items():
@@ -94,7 +92,7 @@ def take_stills(
     last = max(wanted, default=-1)
     stills: dict[tuple[int, str], Still] = {}
     reader = read_frames(source, limits=limits)
-    bar = tqdm(
+    bar = progress_bar(
         total=last + 1, unit="frame", desc=printable(Path(source).name), disable=not progress
     )
     with reader, bar:

@@ -12,7 +12,7 @@ import uvicorn
 
 from pyfau.detector import AUDetector
 from pyfau.errors import OptionError
-from pyfau.messages import say, show
+from pyfau.messages import say
 from pyfau.serve.closing import ClosingProtocol
 from pyfau.serve.deadlines import TimedProtocol
 from pyfau.serve.server import AUServer, ServeLimits
@@ -72,7 +72,7 @@ def serve(detector: AUDetector, listener: socket.socket, host: str, limits: Serv
     elif ip.version == 6:
         shown = f"[{address}]"
     name = detector.model.config.name
-    show(f"pyfau serve: http://{shown}:{port}/ scores with {name}; Ctrl-C ends it")
+    say(f"pyfau serve: http://{shown}:{port}/ scores with {name}; Ctrl-C ends it")
 
     def end(number: int, frame: object) -> None:
         runner.should_exit = True

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from pyfau.errors import DependencyError, InputError
-from pyfau.files import escape_text, locked, remove_file, replace_file, writing
+from pyfau.files import (
+    escape_text,
+    locked,
+    open_plain,
+    read_file,
+    reason_of,
+    remove_file,
+    replace_file,
+    writing,
+)
+from pyfau.limits import LIMITS, Limits
 from pyfau.records import (
     BOOLEAN,
     NOTHING,
@@ -78,16 +88,18 @@ def write_whole(path: StrPath, text: str) -> Path:
     return path
 
 
-def read_metadata(path: StrPath) -> dict[str, Any]:
+def read_metadata(path: StrPath, limits: Limits = LIMITS) -> dict[str, Any]:
     """The metadata of a table, with "complete"; empty if the metadata cannot be read."""
     path = Path(path)
     try:
-        return read_record(path) if path.is_file() else {}
+        return read_record(path, limits) if path.is_file() else {}
     except (InputError, OSError, ValueError):
         return {}
 
 
-def is_complete(path: StrPath, expected: Mapping[str, Any] | None = None) -> bool:
+def is_complete(
+    path: StrPath, expected: Mapping[str, Any] | None = None, limits: Limits = LIMITS
+) -> bool:
     """Whether a table was finished without a failure, and is still as it was written.
 
     CSV and JSON Lines must have the size and the sha256 that the metadata states. Parquet must
@@ -96,16 +108,17 @@ def is_complete(path: StrPath, expected: Mapping[str, Any] | None = None) -> boo
     Args:
         path: The table.
         expected: Metadata that the table must have, such as the model's sha256.
+        limits: Larger tables do not count as complete.
     """
     path = Path(path)
-    record = read_metadata(path)
+    record = read_metadata(path, limits)
     if record.get("complete") is not True or record.get("failures"):
         return False
     wanted = plain(expected or {})
     if any(record.get(key) != value for key, value in wanted.items()):
         return False
     written = record.get("table")
-    return isinstance(written, Mapping) and _is_unchanged(path, written)
+    return isinstance(written, Mapping) and _is_unchanged(path, written, limits)
 
 
 def is_foreign(path: StrPath) -> bool:
@@ -116,7 +129,7 @@ def is_foreign(path: StrPath) -> bool:
             return False
         if "complete" in read_metadata(path):
             return False
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
     except OSError:
         return False  # the writer reports why it cannot write
@@ -130,12 +143,14 @@ def is_foreign(path: StrPath) -> bool:
     return not line.startswith(",".join(COLUMNS))
 
 
-def _is_unchanged(path: Path, written: Mapping[str, Any]) -> bool:
+def _is_unchanged(path: Path, written: Mapping[str, Any], limits: Limits) -> bool:
     """Whether a table is as its writer left it."""
     try:
         if _is_parquet(path):
             return _parquet_rows(path) == written.get("rows")
-        return path.stat().st_size == written.get("bytes") and is_intact(path.read_bytes(), written)
+        if path.stat().st_size != written.get("bytes"):
+            return False
+        return is_intact(read_file(path, limits.file_bytes), written)
     except OSError:
         return False
 
@@ -181,7 +196,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     replace_file(path, escape_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n"))
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
     """The metadata of a table, "complete" included; empty if the table has none.
 
     Raises:
@@ -189,11 +204,14 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     what = f"the metadata of {path}"
     try:
-        text = _parquet_metadata(path) if _is_parquet(path) else sidecar(path).read_bytes()
+        if _is_parquet(path):
+            text = _parquet_metadata(path, limits.metadata_bytes)
+        else:
+            text = read_file(sidecar(path), limits.metadata_bytes)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {what}: {error}") from None
+        raise InputError(f"cannot read {what}: {reason_of(error)}") from None
     return check_record(parse_json(text, what), _FIELDS, what)
 
 
@@ -201,12 +219,14 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
-def _parquet_metadata(path: Path) -> bytes:
+def _parquet_metadata(path: Path, most: int) -> bytes:
     pa, pq = import_pyarrow()
     try:
         text: bytes = (pq.read_schema(path).metadata or {}).get(b"pyfau", b"{}")
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
+    if len(text) > most:
+        raise ValueError(f"it has {len(text)} bytes: expected at most {most}")
     return text
 
 

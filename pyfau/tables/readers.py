@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pyfau.errors import InputError
-from pyfau.files import reason_of
+from pyfau.files import open_plain, read_file, reason_of
 from pyfau.limits import LIMITS, Limits
 from pyfau.records import NOTHING, NUMBER, TEXT, check_record, one_of, parse_json
 from pyfau.tables.cells import read_cell
@@ -61,7 +62,7 @@ def read_csv(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Rows:
     import pandas as pd
 
     path = Path(path)
-    data, record = _read_lines(path)
+    data, record = _read_lines(path, limits)
     try:
         columns = read_fields(data, path, limits)
         check_columns(columns, path, limits)
@@ -126,9 +127,8 @@ def read_jsonl(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Rows
     import pandas as pd
 
     path = Path(path)
-    data, record = _read_lines(path)
-    lines = enumerate(io.BytesIO(data), 1)
-    objects = (parse_json(line, f"{path}, line {number}") for number, line in lines)
+    data, record = _read_lines(path, limits)
+    objects = _objects(data, path, limits)
     rows = list(islice(objects, ROW_GROUP))
     columns = _object_columns(rows, record, path)
     check_columns(columns, path, limits)
@@ -146,6 +146,18 @@ def read_jsonl(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Rows
         rows = list(islice(objects, ROW_GROUP))
     table = pd.concat(parts[1:] or parts, ignore_index=True)
     return _with_record(table, record, path, kind, limits)
+
+
+def _objects(data: bytes, path: Path, limits: Limits) -> Iterator[Any]:
+    """The values of the lines of a JSON Lines file."""
+    for number, line in enumerate(io.BytesIO(data), 1):
+        what = f"{path}, line {number}"
+        if len(line) > limits.metadata_bytes:
+            raise InputError(
+                f"cannot read {what}: it has {len(line)} bytes: expected at most "
+                f"{limits.metadata_bytes}; raise the limits to read it"
+            )
+        yield parse_json(line, what)
 
 
 def _object_columns(rows: list[Any], record: dict[str, Any], path: Path) -> list[str]:
@@ -166,7 +178,7 @@ def read_parquet(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Ro
     pa, pq = import_pyarrow()
     path = Path(path)
     try:
-        path.open("rb").close()  # its error says more than pyarrow's
+        open_plain(path).close()  # its error says more than pyarrow's
         _check_inflated(pq.ParquetFile(path).metadata, path, limits)
         # As a dictionary, because a million rows can have the same long name.
         table = pq.read_table(path, read_dictionary=["file"]).to_pandas()
@@ -184,7 +196,7 @@ def read_parquet(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Ro
         pa.ArrowException,
     ) as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
-    return _with_record(table, read_record(path), path, kind, limits)
+    return _with_record(table, read_record(path, limits), path, kind, limits)
 
 
 def _check_inflated(metadata: Any, path: Path, limits: Limits) -> None:
@@ -225,14 +237,14 @@ def _with_record(
     return rows
 
 
-def _read_lines(path: Path) -> tuple[bytes, dict[str, Any]]:
+def _read_lines(path: Path, limits: Limits) -> tuple[bytes, dict[str, Any]]:
     """The whole lines of a CSV or JSON Lines file, and its metadata.
 
     The last line of an unfinished file can be torn; it is left out.
     """
-    record = read_record(path)
+    record = read_record(path, limits)
     try:
-        data = path.read_bytes()
+        data = read_file(path, limits.file_bytes)
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
     if record.get("complete") is False:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +130,26 @@ def check_count(columns: Sequence[Any], path: object, limits: Limits = LIMITS) -
             f"cannot read {path}: it has {len(columns)} columns: expected at most "
             f"{limits.table_columns}; raise the limits to read it"
         )
+
+
+def check_header(data: bytes, separator: str, path: object, limits: Limits = LIMITS) -> None:
+    """Check the number of columns in the first line of a table, before the table is parsed.
+
+    Args:
+        data: The table, in UTF-8.
+        separator: One character.
+        path: What is read, for errors.
+        limits: How many columns there may be.
+
+    Raises:
+        InputError: There are more.
+    """
+    head = data.split(b"\n", 1)[0].decode(errors="replace")
+    if head.count(separator) < limits.table_columns:
+        return
+    with suppress(csv.Error):  # the parser reports what is wrong
+        lines = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+        check_count(next(lines, []), path, limits)
 
 
 def check_names(columns: Sequence[Any], path: object) -> None:

@@ -9,6 +9,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from pyfau.files import (
     part_name,
     remove_file,
     remove_parts,
+    replace_file,
     sync_file,
     writing,
 )
@@ -40,6 +42,7 @@ from pyfau.tables.rows import (
     raw_columns,
     raw_scores_of,
 )
+from pyfau.tables.spill import SpillFile, cut_table, fewer_rows
 from pyfau.types import BOX, COLUMNS, MEASURES, MESH, AURow, FloatArray, StrPath, mesh_values
 
 if TYPE_CHECKING:
@@ -313,10 +316,10 @@ class ParquetWriter(ResultWriter):
     """Writes Parquet, with the metadata as JSON in the schema metadata under the key b"pyfau".
 
     Needs pyarrow. A Parquet file can be read only after `close`. The rows therefore go to a hidden
-    file in the same folder, which gets the name of the table on `close`. Ctrl-C, SIGTERM and
-    errors close the file. After SIGKILL or a loss of power, the rows of this run are lost, and a
-    table of an earlier run under this name is still there. Write CSV or JSON Lines if rows must
-    survive that.
+    file in the same folder, which gets the name of the table on `close`. Ctrl-C, SIGTERM and errors
+    close the file. On a full disk, it has the rows that the disk has room for. After SIGKILL or a
+    loss of power, the rows of this run are lost, and a table of an earlier run under this name is
+    still there. Write CSV or JSON Lines if rows must survive that.
 
     Raises:
         DependencyError: pyarrow is not installed.
@@ -325,36 +328,73 @@ class ParquetWriter(ResultWriter):
     def _open(self) -> None:
         self._pa, pq = import_pyarrow()
         self._schema = self._pa.Schema.from_pandas(self._buffer_table(), preserve_index=False)
+        self._taken = 0
         self._part = part_name(self.path)
         self._file = create_file(self._part)
+        self._sink = SpillFile(self._file)
         # With a stored Arrow schema, readers would not see the metadata that is added at the end.
         # The checksums of the pages reveal a table that was changed or damaged later.
         self._writer = pq.ParquetWriter(
-            self._file, self._schema, store_schema=False, write_page_checksum=True
+            self._sink, self._schema, store_schema=False, write_page_checksum=True
         )
+        try:
+            self._sink.check()
+        except OSError:
+            self._remove_part()
+            raise
 
     def _write(self, rows: list[AURow]) -> None:
         for row in rows:
             self._buffer.append(row)
+            self._taken += 1
             if len(self._buffer) >= ROW_GROUP:
                 self._flush()
+        self._sink.check()
 
     def _close(self, record: dict[str, Any]) -> None:
-        record = record | {"table": {"rows": self._rows}}
         try:
             if len(self._buffer):
                 self._flush()
-            # "pandas" brings Int64 columns back as such.
-            pandas = self._schema.metadata[b"pandas"].decode()
-            self._writer.add_key_value_metadata({"pyfau": json.dumps(record), "pandas": pandas})
+            self._writer.add_key_value_metadata(self._footer(record, self._taken))
             self._writer.close()
-            sync_file(self._file, self._part)
-            self._file.close()
-            move_file(self._part, self.path)
+            if self._sink.fault is None:
+                sync_file(self._file, self._part)
+                self._file.close()
+                move_file(self._part, self.path)
+                return
+            with self._part.open("rb") as on_disk:
+                data = self._sink.read_all(on_disk)
         except BaseException:
-            self._file.close()
-            remove_file(self._part)
+            self._remove_part()
             raise
+        self._remove_part()
+        self._rescue(data, record)
+
+    def _footer(self, record: dict[str, Any], rows: int) -> dict[str, str]:
+        # "pandas" brings Int64 columns back as such.
+        pandas = self._schema.metadata[b"pandas"].decode()
+        return {"pyfau": json.dumps(record | {"table": {"rows": rows}}), "pandas": pandas}
+
+    def _rescue(self, data: bytes, record: dict[str, Any]) -> None:
+        """Write as many rows as the full disk has room for.
+
+        Raises:
+            OSError: Rows are missing.
+        """
+        try:
+            replace_file(self.path, data)
+        except OSError:
+            for rows in fewer_rows(self._taken, len(data), self._sink.size):
+                with suppress(OSError):
+                    footer = self._footer(record | {"complete": False}, rows)
+                    replace_file(self.path, cut_table(data, rows, footer))
+                    break
+            raise
+
+    def _remove_part(self) -> None:
+        with suppress(OSError):  # text that the disk has no room for
+            self._file.close()
+        remove_file(self._part)
 
     def _flush(self) -> None:
         table = self._pa.Table.from_pandas(

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 import warnings
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from pyfau.errors import OptionError, WeightsError
 from pyfau.files import replace_file
 from pyfau.messages import printable
+from pyfau.streams import guarded
 from pyfau.weights import transfer
 from pyfau.weights.hub_errors import can_retry, explain, is_cut, kinds, one_line, wait_of
 from pyfau.weights.manifest import MAX_BYTES
@@ -236,7 +238,14 @@ def _progress_bar(name: str, size: int | None, shown: bool) -> Any:
     if not shown:
         disable = True
     bar: Any = utils.tqdm  # type: ignore[attr-defined]
-    return bar(desc=printable(name), total=size, unit="B", unit_scale=True, disable=disable)
+    return bar(
+        desc=printable(name),
+        total=size,
+        unit="B",
+        unit_scale=True,
+        disable=disable,
+        file=guarded(sys.stderr),
+    )
 
 
 def _link(blob: Path, pointer: Path) -> None:

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from pyfau.errors import MediaError, OptionError, WeightsError
 from pyfau.faces.aligner import load_aligner
 from pyfau.faces.crop import crop_face
+from pyfau.files import read_text, reason_of
+from pyfau.limits import LIMITS
 from pyfau.media.readers import read_frames
 from pyfau.models.inference import accelerate
 from pyfau.models.int8 import (
@@ -164,9 +166,9 @@ def _read_list(source: str | Path) -> Any:
     if path.suffix.lower() != ".txt":
         return source
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, LIMITS.metadata_bytes).splitlines()
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path} could not be read: {error}") from error
+        raise MediaError(f"{path} could not be read: {reason_of(error)}") from error
     names = [str(path.parent / line.strip()) for line in lines if line.strip()]
     if not names:
         raise MediaError(f"{path} lists no images")
@@ -178,7 +180,7 @@ def _card(name: str | Path, model: MDHR, result: Quantised, frames: str) -> str:
     entry = read_manifest().get(str(name))
     own = Path(name) / CARD_FILE
     if own.is_file():
-        text = own.read_text(encoding="utf-8")
+        text = read_text(own, LIMITS.metadata_bytes)
     else:
         text = model_card(model.config, None if entry is None else entry.record)
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -189,6 +190,104 @@ def test_loss_of_power_at_every_step(
     for name, data in states[-3].items():  # everything that was written
         (final / name).write_bytes(data)
     assert is_complete(final / f"a{suffix}") is not fail
+
+
+# ---- a full disk
+
+
+class FullDisk(Disk):
+    """A real folder on a disk that has room for so many bytes."""
+
+    def __init__(self, folder: Path, room: int) -> None:
+        self._folder = folder
+        self._room = room
+
+    def create(self, path: Path) -> BinaryIO:
+        return FullFile(super().create(path), self)  # type: ignore[return-value]
+
+    def left(self) -> int:
+        return self._room - sum(path.stat().st_size for path in self._folder.iterdir())
+
+
+class FullFile:
+    def __init__(self, file: BinaryIO, disk: FullDisk) -> None:
+        self._file = file
+        self._disk = disk
+
+    def write(self, data: Any) -> int:
+        fits = bytes(data)[: max(0, self._disk.left())]
+        self._file.write(fits)
+        self._file.flush()
+        if len(fits) < len(bytes(data)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(fits)
+
+    def __enter__(self) -> FullFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("group", [20, 1000])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9, 0.999])
+def test_a_full_disk_keeps_the_rows_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int, share: float
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("pyfau.tables.writers.ROW_GROUP", group)
+    rows = list(result_of(400))
+    size = write_rows(tmp_path / "whole.parquet", rows).stat().st_size
+    path = tmp_path / "disk" / "a.parquet"
+    path.parent.mkdir()
+    monkeypatch.setattr(pyfau.files, "disk", FullDisk(path.parent, int(share * size)))
+    with pytest.raises(OptionError, match=r"cannot write .*a\.parquet: No space left on device"):
+        write_rows(path, rows)
+    assert [file.name for file in path.parent.iterdir()] == ["a.parquet"]
+    assert not is_complete(path)
+    found = read_result(path)
+    assert 0.3 * share * len(rows) < len(found) < len(rows)
+    assert [row.frame for row in found] == list(range(len(found)))
+    np.testing.assert_allclose(found.scores, result_of(len(found)).scores, rtol=0, atol=1e-6)
+    assert "incomplete" in found.warnings[0]
+
+
+@pytest.mark.parametrize("room", [0, 2, 500])
+def test_a_disk_without_room_keeps_the_older_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    pytest.importorskip("pyarrow")
+    path = write_rows(tmp_path / "a.parquet", list(result_of(20)))
+    old = path.read_bytes()
+    monkeypatch.setattr(pyfau.files, "disk", FullDisk(tmp_path, len(old) + room))
+    with pytest.raises(OptionError, match="No space left on device"):
+        write_rows(path, list(result_of(40)))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+    assert path.read_bytes() == old
+
+
+def test_room_that_another_file_gives_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an overlay that is given up."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(pyfau.files, "disk", FullDisk(tmp_path, 80_000))
+    overlay = tmp_path / "overlay.part"
+    overlay.write_bytes(bytes(79_000))
+    with open_writer(tmp_path / "a.parquet", AUS, {"run": 0}) as writer:
+        writer.write(result_of(40))
+        writer._flush()  # type: ignore[attr-defined]
+        overlay.unlink()
+    assert is_complete(tmp_path / "a.parquet")
+    assert len(read_result(tmp_path / "a.parquet")) == 40
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    with open_writer(path, AUS, {"run": 0}) as writer:
+        for start in range(0, len(rows), 10):
+            writer.write(rows[start : start + 10])
+    return path
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

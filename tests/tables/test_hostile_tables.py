@@ -315,7 +315,8 @@ def test_a_full_stdout_does_not_stop_scoring(media: Path, tmp_path: Path) -> Non
             [*command, "-o", str(out)], stdout=writing, stderr=subprocess.PIPE, env=environment
         )
         os.close(writing)
-        assert done.returncode == 1
+        # A reader that left loses messages only; a full disk is a failure in any case.
+        assert done.returncode == int(target == "/dev/full")
         assert b"Traceback" not in done.stderr
         assert is_complete(out / "single_face.csv")
         assert is_complete(out / "b.csv")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from test_hostile_formats import BOMB, EAF, QUADRATIC
 from test_limits import result_of
+
+from pyfau.errors import ConfigError, InputError
+from pyfau.evaluation.labels import read_labels
+from pyfau.evaluation.protocol import read_record
+from pyfau.formats.bids import read_bids_events
+from pyfau.models.config import read_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc of Linux")
 SECONDS = 10  # of CPU time; a busy machine needs twice the 5 seconds of a quiet one
@@ -19,16 +28,27 @@ import resource, sys, time
 from pathlib import Path
 import pandas, pyarrow.parquet
 from pyfau import read_result
-from pyfau.errors import InputError
+from pyfau.batch.plan import expand
+from pyfau.errors import PyfauError
+from pyfau.formats.bids import read_bids_events
 from pyfau.formats.elan import read_elan
+from pyfau.formats.events import read_events
+from pyfau.formats.openface import read_openface
+from pyfau.formats.pyfeat import read_pyfeat
+readers = {
+    "bids": read_bids_events, "events": read_events, "openface": read_openface,
+    "pyfeat": read_pyfeat, "list": lambda path: expand([f"@{path}"]), "eaf": read_elan,
+}
+def reader_of(path):
+    return Path(path).parent.name if Path(path).parent.name in readers else path.split(".")[-1]
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 1500 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sys.argv[1:]:
     started = time.process_time()
     try:
-        (read_elan if path.endswith(".eaf") else read_result)(path)
-    except InputError as error:
+        readers.get(reader_of(path), read_result)(path)
+    except PyfauError as error:
         print("refused", round(time.process_time() - started, 2), str(error)[:200].splitlines()[0])
     else:
         print("read", round(time.process_time() - started, 2))
@@ -91,6 +111,96 @@ def test_bombs_are_refused_within_limits(tmp_path: Path) -> None:
         assert answer[0] == "refused", (path, answer)
         assert Path(path).name in answer[2], (path, answer)
         assert float(answer[1]) < SECONDS, (path, answer)
+
+
+# The name of a file, in a folder with the name of its reader.
+NAMES = {
+    "table": ("a.csv", "a.jsonl", "a.parquet"),
+    "bids": ("a_events.tsv",),
+    "events": ("a.csv",),
+    "openface": ("a.csv",),
+    "pyfeat": ("a.csv",),
+    "list": ("a.txt",),
+    "elan": ("a.eaf",),
+}
+
+
+def assert_refused(paths: list[Path], texts: list[list[str]]) -> None:
+    """Check that each table is refused at once, with one of its texts."""
+    answers = [line.split(" ", 2) for line in read_within_limits(*map(str, paths))]
+    for path, answer, expected in zip(paths, answers, texts, strict=True):
+        assert answer[0] == "refused", (path, answer)
+        assert float(answer[1]) < SECONDS, (path, answer)
+        assert any(text in answer[2] for text in expected), (path, answer)
+
+
+def in_folders(folder: Path) -> list[Path]:
+    paths = [folder / kind / name for kind, names in NAMES.items() for name in names]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True, parents=True)
+    return paths
+
+
+def test_sparse_files_devices_and_pipes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    sparse, devices, pipes = (in_folders(tmp_path / name) for name in ("sparse", "zero", "pipe"))
+    for path in sparse:
+        path.touch()
+        try:
+            os.truncate(path, 10 << 40)
+        except OSError:
+            pytest.skip("no files of 10 TB here")
+    for path in devices:
+        path.symlink_to("/dev/zero")
+    for path in pipes:
+        os.mkfifo(path)
+    for name in ("csv", "jsonl"):  # a sidecar of a good table
+        path = getattr(result_of(1), f"to_{name}")(tmp_path / f"a.{name}")
+        sidecar = path.with_name(f"{path.name}.json")
+        sidecar.unlink()
+        sidecar.symlink_to("/dev/zero")
+        devices.append(path)
+    size = "it has 10995116277760 bytes: expected at most"
+    broken = "Parquet magic bytes not found"
+    message = "it is a device, a pipe or a socket: expected a file"
+    texts = [[size, broken]] * len(sparse) + [[message]] * len(devices + pipes)
+    assert_refused([*sparse, *devices, *pipes], texts)
+
+
+def test_other_files_of_text(tmp_path: Path) -> None:
+    sparse = tmp_path / "predictions.json"
+    sparse.touch()
+    try:
+        os.truncate(sparse, 10 << 40)
+    except OSError:
+        pytest.skip("no files of 10 TB here")
+    with pytest.raises(InputError, match="it has 10995116277760 bytes: expected at most 16000000"):
+        read_record(tmp_path)
+    with pytest.raises(InputError, match="it has 10995116277760 bytes: expected at most"):
+        read_labels(sparse)
+    with pytest.raises(ConfigError, match="has 10995116277760 bytes"):
+        read_config(sparse)
+    device = tmp_path / "config.json"
+    device.symlink_to("/dev/null")
+    with pytest.raises(ConfigError, match=r"could not be read: it is a device"):
+        read_config(device)
+    with pytest.raises(InputError, match="it is a device"):
+        read_labels(device)
+
+
+@pytest.mark.parametrize("read", [read_bids_events, read_labels])
+@pytest.mark.parametrize(
+    "header", ["\t" * 19_999_999, "\t".join(map(str, range(100_000)))], ids=["empty", "named"]
+)
+def test_many_columns(tmp_path: Path, read: Callable[[Path], object], header: str) -> None:
+    """Of labels and events of BIDS; `header.csv` above is a table."""
+    path = tmp_path / "wide.tsv"
+    path.write_text(header + "\n")
+    count = header.count("\t") + 1
+    started = time.process_time()
+    with pytest.raises(InputError, match=f"it has {count} columns: expected at most 10000; raise"):
+        read(path)
+    assert time.process_time() - started < SECONDS
 
 
 def test_a_good_table_is_read_within_limits(tmp_path: Path) -> None:
