@@ -182,8 +182,10 @@ def remove_parts(path: Path) -> None:
 
     The caller has the lock of the file, so no running process needs them.
     """
-    suffix = f"({re.escape(path.suffix)})?"  # of an `UnfinishedFile`
-    pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8}\.)?part" + suffix)
+    # An `UnfinishedFile` has the suffix of its file. An unfinished table has a sidecar and a lock.
+    suffix = rf"({re.escape(path.suffix)}|\.json|\.lock)?"
+    name = re.escape(f".{path.name}.")
+    pattern = re.compile(rf"\.?{name}([0-9a-f]{{8}}\.)?part{suffix}")
     for entry in list(path.parent.iterdir()):
         if pattern.fullmatch(entry.name):
             remove_file(entry)

@@ -21,6 +21,7 @@ from pyfau.files import (
     create_file,
     escape_text,
     lock_file,
+    locked,
     make_room,
     move_file,
     part_name,
@@ -78,8 +79,27 @@ def write_table(rows: AURows, kind: type[ResultWriter], path: StrPath) -> Path:
 
 
 def rewrite_table(rows: AURows, path: StrPath) -> Path:
-    """Replace a table that `open_writer` wrote by one with other rows, in the same format."""
-    return write_table(rows, _WRITERS[Path(path).suffix.lower()], path)
+    """Replace a table that `open_writer` wrote by one with other rows, in the same format.
+
+    The old table stays until the new one is complete.
+
+    Raises:
+        OptionError: The new table cannot be written, for example because the disk is full.
+    """
+    path = Path(path).resolve()
+    with locked(path), writing(path):
+        part = part_name(path)
+        try:
+            write_table(rows, _WRITERS[path.suffix.lower()], part)
+            move_file(part, path)
+            if sidecar(part).exists():  # Parquet files contain their metadata
+                move_file(sidecar(part), sidecar(path))
+        except OptionError as error:
+            raise OptionError(f"{path} stays as it was: {error}") from error
+        finally:
+            remove_file(part)
+            remove_file(sidecar(part))
+    return path
 
 
 class ResultWriter(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +22,9 @@ from pyfau.analysis import resting
 from pyfau.batch.scoring import ScoreOptions, score
 from pyfau.cli import main
 from pyfau.errors import OptionError
+from pyfau.tables import writers
 from pyfau.tables.metadata import is_complete
-from pyfau.types import FaceMeasures
+from pyfau.types import AURow, FaceMeasures
 from pyfau.weights.store import save_model
 
 CALM = (0.2, 0.01, 0.02, 0.01)  # AU01 is this face's own
@@ -219,6 +221,30 @@ def test_the_detector_gives_what_the_result_gives(
     image = detector.detect_image(frames[4], save=table)
     assert "no baseline" in image.warnings[-1]
     assert read_result(table).warnings == image.warnings
+
+
+@pytest.mark.parametrize("suffix", WRITE)
+def test_a_full_disk_leaves_the_table_as_it_was(
+    suffix: str,
+    make: Callable[..., AUDetector],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = tmp_path / f"clip{suffix}"
+    raw = make().detect_frames(images(30), fps=FPS, save=table)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("clip*")}
+    kind = writers._WRITERS[suffix]
+    write = kind._write
+
+    def full(self: writers.ResultWriter, rows: list[AURow]) -> None:
+        write(self, rows[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(kind, "_write", full)
+    with pytest.raises(OptionError, match=r"clip.* stays as it was: .*No space left"):
+        writers.rewrite_table(raw.baseline("auto"), table)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("clip*")} == before
+    assert not list(tmp_path.glob(".*clip*"))
 
 
 def test_streams_and_overlays_are_refused(
