@@ -148,9 +148,7 @@ def _has_baseline(table: Path, option: str | None) -> bool:
     return all(record.get(key) == value for key, value in wanted.items())
 
 
-def _objection(
-    job: Job, options: JobOptions, input_path: str, limits: Limits
-) -> str | None:
+def _objection(job: Job, options: JobOptions, input_path: str, limits: Limits) -> str | None:
     """The reason why the outputs of a job must not be written; None if they can be."""
     from pyfau.media.images import file_record
     from pyfau.tables.metadata import is_foreign, read_metadata

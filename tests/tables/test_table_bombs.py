@@ -40,7 +40,8 @@ from pyfau.formats.openface import read_openface
 from pyfau.formats.pyfeat import read_pyfeat
 readers = {
     "bids": read_bids_events, "events": read_events, "openface": read_openface,
-    "labels": lambda path: read_labels(Path(path)), "pyfeat": read_pyfeat, "list": lambda path: expand([f"@{path}"]), "eaf": read_elan,
+    "pyfeat": read_pyfeat, "list": lambda path: expand([f"@{path}"]), "eaf": read_elan,
+    "labels": lambda path: read_labels(Path(path)),
 }
 def reader_of(path):
     return Path(path).parent.name if Path(path).parent.name in readers else path.split(".")[-1]
