@@ -128,7 +128,7 @@ class UnfinishedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._target = path.resolve()
+        self._target = real_path(path)
         self._is_plain = self._target.is_file() or not self._target.exists()
         part = part_name(self._target)
         self.part = part.with_name(part.name + path.suffix) if self._is_plain else path
@@ -317,6 +317,12 @@ def make_room(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def real_path(path: StrPath) -> Path:
+    """The absolute path without links. Links in a circle stay; `Path.resolve` would raise an error
+    that is no OSError."""
+    return Path(os.path.realpath(path))
 
 
 def is_folder(path: StrPath) -> bool:

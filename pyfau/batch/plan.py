@@ -191,7 +191,7 @@ def _table_names(inputs: Sequence[str]) -> list[str]:
 
 def _table_name(text: str) -> str:
     """The name of the table of an input, if no other input has the same name."""
-    from pyfau.files import is_folder
+    from pyfau.files import is_folder, real_path
 
     if text.startswith(CAMERA):
         return text.replace(":", "")
@@ -200,7 +200,7 @@ def _table_name(text: str) -> str:
         digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
         return f"{Path(remote_name(text)).stem or 'input'}-{digest}"
     path = Path(text)
-    name = path.resolve().name if is_folder(path) else path.stem
+    name = real_path(path).name if is_folder(path) else path.stem
     return name or "input"
 
 

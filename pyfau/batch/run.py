@@ -105,7 +105,7 @@ def _run_job(detector: AUDetector, job: Job, options: JobOptions) -> Report:
     if objection:
         return failed(job, objection)
     try:
-        with at_hand(source) as path:
+        with at_hand(source, detector.limits) as path:
             result = _score(detector, job, path, options, here)
     except PyfauError as error:
         return failed(job, f"{error}{_kept_rows(error, table, detector.limits)}")

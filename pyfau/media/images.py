@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from pyfau.checks import check_color
 from pyfau.errors import InputError, MediaError
+from pyfau.files import real_path
 from pyfau.media.formats import is_image, open_image, quiet_images
 from pyfau.media.limits import LIMITS, Limits
 from pyfau.types import StrPath, UInt8Array
@@ -82,7 +83,7 @@ def check_frame(image: Any, *, color: str = "rgb", name: str = "image") -> UInt8
 
 def file_record(path: StrPath) -> dict[str, Any]:
     """A record that changes when a file, or a folder of images, changes."""
-    path = Path(path).resolve()
+    path = real_path(path)
     try:
         status = path.stat()
         if not path.is_dir():
