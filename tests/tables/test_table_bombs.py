@@ -18,6 +18,7 @@ from pyfau.errors import ConfigError, InputError
 from pyfau.evaluation.labels import read_labels
 from pyfau.evaluation.protocol import read_record
 from pyfau.formats.bids import read_bids_events
+from pyfau.limits import Limits
 from pyfau.models.config import read_config
 from pyfau.tables.metadata import is_complete, is_foreign
 
@@ -194,13 +195,13 @@ def test_other_files_of_text(tmp_path: Path) -> None:
 
 def test_work_grows_with_the_size_of_a_file(tmp_path: Path) -> None:
     """Not with its square, and not with rows that hold nothing."""
-    names = ",".join(f'"name {i}":0' for i in range(100_000))
+    names = ",".join(f'"name {i}":0' for i in range(60_000))
     table = result_of(1).to_csv(tmp_path / "a.csv")
-    table.with_name("a.csv.json").write_text(f'{{{names},"name 99999":0}}')
+    table.with_name("a.csv.json").write_text(f'{{{names},"name 59999":0}}')
     labels = tmp_path / "labels" / "a.csv"
     labels.parent.mkdir()
-    labels.write_text("frame,AU12\n" + ",\n" * 500_000)
-    texts = [["the name 'name 99999' is repeated"], ["holds no rows of labels"]]
+    labels.write_text("frame,AU12\n" + ",\n" * 200_000)
+    texts = [["the name 'name 59999' is repeated"], ["holds no rows of labels"]]
     assert_refused([table, labels], texts)
 
 
@@ -210,13 +211,14 @@ def test_a_bomb_in_the_place_of_a_table_is_not_decoded(
     """A kilobyte can hold as many rows as one likes to count."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
-    record = {"complete": True, "table": {"rows": 40_000_000}}
-    rows = pa.table({"x": pa.repeat(pa.scalar(0, pa.int32()), 40_000_000)})
+    limits = Limits(table_bytes=1000)
+    record = {"complete": True, "table": {"rows": 100_000}}
+    rows = pa.table({"x": pa.repeat(pa.scalar(0, pa.int32()), 100_000)})
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_: pytest.fail("it was decoded"))
     pq.write_table(rows, path)
-    assert is_foreign(path)
+    assert is_foreign(path, limits)
     pq.write_table(rows.replace_schema_metadata({"pyfau": json.dumps(record)}), path)
-    assert not is_complete(path)
+    assert not is_complete(path, limits=limits)
 
 
 @pytest.mark.parametrize("read", [read_bids_events, read_labels])
