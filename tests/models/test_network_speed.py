@@ -155,8 +155,8 @@ def test_the_paper_s_networks_fast(parity: Path, network: str) -> None:
         for i, region in enumerate(logits):
             want = expected[f"case{case}_region{i}_logits"]
             assert np.abs(region.numpy() - want).max() <= 1e-5 * np.abs(want).max()
-    # Without instructions for bfloat16, a frame takes seconds. DISFA's groups differ more.
-    if has_bfloat16() or network.startswith("disfa"):
+    # Without instructions for bfloat16, a frame takes seconds, so one network has to do.
+    if has_bfloat16() or network == "disfa_resnet":
         check_network_in_bfloat16(plain, fast, frames)
 
 
