@@ -176,14 +176,16 @@ def _table_names(inputs: Sequence[str]) -> list[str]:
     """A file name without suffix for each input, all different."""
     names: list[str] = []
     taken: set[str] = set()  # case-folded: some file systems ignore case
+    counts: dict[str, int] = {}  # the next number of each name, so that none is tried twice
     for text in inputs:
         name = _table_name(text)
         if name.casefold() in taken and not text.startswith(CAMERA):
             name = Path(text).name.replace(".", "_")  # clip.mp4 next to clip.avi
-        unique, count = name, 2
+        unique, count = name, counts.get(name.casefold(), 2)
         while unique.casefold() in taken:
             unique = f"{name}-{count}"
             count += 1
+        counts[name.casefold()] = count
         names.append(unique)
         taken.add(unique.casefold())
     return names

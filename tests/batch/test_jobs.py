@@ -125,6 +125,16 @@ def test_tables_of_uris_have_the_same_name_in_every_list() -> None:
     assert [job.table for job in jobs_for([second, first])] == [tables[1], tables[0]]
 
 
+def test_many_inputs_of_one_name(tmp_path: Path) -> None:
+    """As with a folder for each participant."""
+    started = time.process_time()
+    tables = [job.table.name for job in jobs_for([f"gone/{i}/a.mp4" for i in range(30_000)])]
+    assert time.process_time() - started < 30
+    assert tables[:4] == ["a.csv", "a_mp4.csv", "a_mp4-2.csv", "a_mp4-3.csv"]
+    assert tables[-1] == "a_mp4-29999.csv"
+    assert len(set(tables)) == 30_000
+
+
 def test_lists_hold_paths_and_uris(tmp_path: Path) -> None:
     text = (
         f"# clips\n\nfile://{tmp_path}/a b.mp4\n  s3://bucket/c.mp4  \n{tmp_path}/a b.mp4\nd.mp4\n"
