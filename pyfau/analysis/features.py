@@ -65,14 +65,24 @@ class Features:
         return write_whole(path, text)
 
 
-def check_features(output: Path) -> None:
-    """Check the name of the file of features.
+def check_features(output: Path, overwrite: bool = False) -> None:
+    """Check the file that features will be written to.
+
+    Args:
+        output: The file.
+        overwrite: Whether it may be a file that pyfau did not write.
 
     Raises:
-        OptionError: It is not a .csv file, or is a folder.
+        OptionError: It is not a .csv file, is a folder, or must not be replaced.
     """
     if output.suffix.lower() != ".csv" or output.is_dir():
         raise OptionError(f"features are written to a .csv file, got {output}")
+    has_content = output.is_file() and output.stat().st_size > 0
+    is_ours = has_content and (_is_features(output) or _is_table(output))
+    if has_content and not is_ours and not overwrite:
+        raise OptionError(
+            f"{output} exists and is not a table of features; --overwrite replaces it"
+        )
 
 
 def find_tables(inputs: Iterable[StrPath], output: StrPath | None = None) -> list[Path]:

@@ -160,11 +160,20 @@ def _objection(job: Job, options: JobOptions, input_path: str, limits: Limits) -
     other = _path_in(recorded, "input")
     if not job.named and other not in (None, input_path):
         return f"{table} is the table of {other}; give another --output"
-    if overlay is None or job.overlay_named or not overlay.exists():
+    if overlay is None or not _has_content(overlay):
         return None
-    if _path_in(recorded, "overlay") != file_record(overlay)["path"]:
+    if _path_in(recorded, "overlay") == file_record(overlay)["path"]:
+        return None
+    if not job.overlay_named:
         return f"{overlay} is there and not the overlay of {table}"
+    if not options.overwrite:
+        return f"{overlay} exists and is not the overlay of {table}; --overwrite replaces it"
     return None
+
+
+def _has_content(path: Path) -> bool:
+    """Whether there is a file that is not empty. A device or a pipe is none."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _path_in(recorded: Mapping[str, Any], key: str) -> Any:

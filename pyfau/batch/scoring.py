@@ -166,7 +166,7 @@ def score(
     overlay = None if options.overlay is None else Path(options.overlay)
     jobs = plan_jobs(inputs, output, format_, overlay)
     summary = None if options.summary is None else Path(options.summary)
-    _check_summary(summary, jobs)
+    _check_summary(summary, jobs, options.overwrite)
     _check_baseline(options, arguments)
     parallel = options.runner == "ray" or min(options.jobs or 1, len(jobs)) > 1
     reports = _reports(jobs, output, options, arguments)
@@ -367,13 +367,13 @@ def _check_runner(options: ScoreOptions, output: Path, inputs: Sequence[str]) ->
     )
 
 
-def _check_summary(output: Path | None, jobs: Sequence[Job]) -> None:
+def _check_summary(output: Path | None, jobs: Sequence[Job], overwrite: bool) -> None:
     """Refuse a bad file of features before any work is done."""
     from pyfau.analysis.features import check_features, find_tables
 
     if output is None:
         return
-    check_features(output)
+    check_features(output, overwrite)
     tables = [job.table for job in jobs]
     check_rules(
         (

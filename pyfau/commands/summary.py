@@ -31,6 +31,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT.csv", help="the file to write"
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing file even if pyfau did not write it",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_limit_option(parser)
     parser.set_defaults(run=run)
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from pyfau.analysis.features import check_features, find_tables, summarize_tables
 
-    check_features(args.output)
+    check_features(args.output, args.overwrite)
     tables = find_tables(args.tables, args.output)
     features = summarize_tables(tables, progress=not args.quiet, limits=make_limits(args))
     features.to_csv(args.output)

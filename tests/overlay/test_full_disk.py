@@ -95,7 +95,8 @@ with OverlayWriter(folder / "tried.avi", 25) as writer:  # the codec is tried on
 limit(20_000)
 for name in sys.argv[2:]:
     files = ["-o", f"{folder / name}.csv", "--overlay", str(folder / name)]
-    status = main(["detect", str(folder / "clip.mp4"), *files, "--quiet", "--threads", "1"])
+    options = ["--overwrite", "--quiet", "--threads", "1"]
+    status = main(["detect", str(folder / "clip.mp4"), *files, *options])
     assert status == 1, name
 """
 )

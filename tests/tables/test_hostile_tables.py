@@ -280,6 +280,32 @@ def test_a_file_of_someone_else_is_not_overwritten(
         assert main(command) == 0  # also without its metadata
 
 
+def test_an_overlay_and_a_summary_replace_no_file_of_someone_else(
+    media: Path, tmp_path: Path, capsys: Any
+) -> None:
+    picture = str(media / "single_face.jpg")
+    table, film, notes = (tmp_path / name for name in ("a.csv", "holiday.png", "notes.csv"))
+    overlay = ["detect", picture, "-o", str(table), "--overlay", str(film), "--quiet"]
+    summary = ["summary", str(table), "-o", str(notes), "--quiet"]
+    both = ["detect", picture, "-o", str(table), "--summary", str(notes), "--quiet"]
+    film.write_bytes(b"a picture of someone else")
+    notes.write_text('participant,note\n1,"left early"\n')
+    before = film.read_bytes(), notes.read_bytes()
+    assert main(overlay) == 1
+    assert "holiday.png exists and is not the overlay of" in capsys.readouterr().err
+    assert not table.exists()
+    assert main(both) == 1
+    assert "notes.csv exists and is not a table of features" in capsys.readouterr().err
+    assert main([*overlay[:4], "--quiet"]) == 0
+    assert main(summary) == 1
+    assert "notes.csv exists and is not a table of features" in capsys.readouterr().err
+    assert (film.read_bytes(), notes.read_bytes()) == before
+    for command in (overlay, summary):
+        assert main([*command, "--overwrite"]) == 0
+        assert main(command) == 0  # what pyfau wrote is replaced as before
+    assert main(both) == 0
+
+
 # ---- messages
 
 
