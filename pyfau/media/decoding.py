@@ -293,7 +293,9 @@ class VideoDecoder:
                 continue
             except (av.FFmpegError, ValueError):
                 self._count_error()
-                frames = [] if packet.size else recent.decode_again(self._stream, last)
+                frames = []
+            if not packet.size:
+                frames = recent.complete(frames, self._stream, last)
             for frame in frames:
                 self._corrupt += bool(frame.is_corrupt)
                 last = frame.pts if last is None else max(last, frame.pts or last)
@@ -420,8 +422,8 @@ class VideoDecoder:
 class _Recent:
     """The packets since the last key frame.
 
-    With several threads, the decoder reports errors late. One that it reports at the end of the
-    stream makes PyAV drop the frames that are still in it, so the last packets are decoded again
+    With several threads, the decoder reports errors late. One at the end of the stream makes PyAV
+    or FFmpeg drop the frames that are still in the decoder, so the last packets are decoded again
     in one thread.
     """
 
@@ -436,6 +438,26 @@ class _Recent:
         if packet.size:
             self._packets.append(packet)
             self._bytes += packet.size
+
+    def complete(self, frames: list[Any], stream: Any, last: int | None) -> list[Any]:
+        """The last frames of the decoder, and those that it dropped.
+
+        Args:
+            frames: What the decoder returned at the end of the stream.
+            stream: The stream.
+            last: The latest time stamp of the frames before them.
+        """
+        stamps = [frame.pts for frame in frames if frame.pts is not None]
+        if last is not None:
+            stamps.append(last)
+        latest = max(stamps, default=None)
+        if frames and latest is None:  # a file without time stamps
+            return frames
+        shown = [packet for packet in self._packets if not packet.is_discard]
+        coming = [packet.pts for packet in shown if packet.pts is not None]
+        if latest is not None and max(coming, default=latest) <= latest:
+            return frames
+        return [*frames, *self.decode_again(stream, latest)]
 
     def decode_again(self, stream: Any, last: int | None) -> list[Any]:
         """The frames with a time stamp after `last`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from clips import damaged, numbered, write
@@ -116,6 +117,19 @@ def test_an_avi_file_without_some_of_its_packets(tmp_path: Path, frames: int) ->
     assert reader.warnings == [
         f"the file announces 50 frames, but holds {50 - frames}: it may be truncated"
     ]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_lose_no_frame_at_a_damaged_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    path = write(tmp_path / "a.nut", "libx264", options={"g": "10"})
+    copy = damaged(path, 0.63, size=1500)
+    read = []
+    for number in (1, threads):
+        monkeypatch.setattr(cv2, "getNumThreads", lambda number=number: number)
+        read.append([frame.index for frame in read_video(copy)])
+    assert read[0] == read[1]
 
 
 def test_lost_frames_at_the_start_are_counted_by_their_time() -> None:
