@@ -103,6 +103,7 @@ class VideoDecoder:
         context.thread_type = "AUTO"
         context.thread_count = threads
         context.options = {"max_pixels": str(limits.frame_pixels)}
+        self._first_aspect = context.sample_aspect_ratio
         self.fps = _positive(self._stream.guessed_rate) or _positive(self._stream.average_rate)
         self.frame_count = self._announced()
         start = self._container.start_time
@@ -329,13 +330,23 @@ class VideoDecoder:
         return float((frame.dts - self._delay) * base)
 
     def _placed(self) -> Iterator[tuple[Any, _Place]]:
-        aspect = self._stream.sample_aspect_ratio
         for frame, seconds in self._ordered():
             stamp = self.clock.place(seconds)
             if not self._seen:
                 self._check_first(frame)
             self._seen += 1
-            yield frame, _Place(stamp, aspect, turn_of(_display_matrix(frame)))
+            yield frame, _Place(stamp, self._pixel_aspect(), turn_of(_display_matrix(frame)))
+
+    def _pixel_aspect(self) -> Fraction | None:
+        """The shape of a pixel by the container, or by the images where it changes in the stream.
+
+        Broadcasters switch between 4:3 and 16:9.
+        """
+        coded: Fraction | None = self._stream.codec_context.sample_aspect_ratio
+        if coded and coded != self._first_aspect:
+            return coded
+        aspect: Fraction | None = self._stream.sample_aspect_ratio
+        return aspect
 
     def _check_first(self, frame: Any) -> None:
         dolby = self._stream.codec_context.codec_tag in _DOLBY_TAGS
@@ -390,7 +401,7 @@ class VideoDecoder:
         """Whether packets are missing in an AVI file, which has the exact number of them."""
         if not self._by_order or not self._stream.frames or self._last_dts is None:
             return False
-        return self._last_dts + 1 < self._stream.frames
+        return bool(self._last_dts + 1 < self._stream.frames)
 
     def _reaches_its_end(self, slack: float) -> bool:
         """Whether the packets of all streams fill the time that the file announces for them."""
