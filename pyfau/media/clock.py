@@ -71,6 +71,7 @@ class Clock:
     Attributes:
         holes: What is missing; filled by `place`.
         errors: Packets that could not be decoded; counted by the caller.
+        damaged: Whether the decoder marked a frame as damaged; set by the caller.
         start_s: The time stamp that becomes time 0.
         first_s: The earliest time of a packet, whether its frame could be decoded or not.
     """
@@ -78,6 +79,7 @@ class Clock:
     def __init__(self, fps: float | None, start_s: float = 0.0) -> None:
         self.holes: list[Hole] = []
         self.errors = 0
+        self.damaged = False
         self._fps = fps
         self.start_s = start_s
         self._ahead: list[float] = []  # sorted stamps of packets whose frames have not come out
@@ -222,7 +224,8 @@ class Clock:
     def _place_back(self, raw: float) -> Stamp:
         """A time stamp at or before that of the last frame."""
         # A small step back in a damaged file is a packet in the wrong place.
-        far = not self.errors or self._raw - raw > _RESTART_SECONDS
+        damaged = self.errors > 0 or self.damaged
+        far = not damaged or self._raw - raw > _RESTART_SECONDS
         if self._back is not None and raw > self._back and far:
             # The second frame in a row with a low time stamp: the clock of the file restarted.
             self._shift = self._time - self._back

@@ -299,6 +299,7 @@ class VideoDecoder:
                 frames = recent.complete(frames, self._stream, last)
             for frame in frames:
                 self._corrupt += bool(frame.is_corrupt)
+                self.clock.damaged = self._corrupt > 0
                 last = frame.pts if last is None else max(last, frame.pts or last)
                 yield frame
 

@@ -151,3 +151,15 @@ def test_a_wild_time_stamp_of_the_first_frame() -> None:
     np.testing.assert_allclose(times, STEP * np.arange(20), atol=1e-6)
     (warning,) = clock.warnings()
     assert warning.startswith("frame 0 has a missing or backward time stamp")
+
+
+def test_a_small_step_back_after_damage_does_not_move_the_clock() -> None:
+    # Lost packets made two time stamps 3 steps too late.
+    numbers = [*range(10), 13, 14, *range(12, 40)]
+    clock = Clock(25.0)
+    clock.damaged = True
+    for number in numbers:
+        clock.announce(STEP * number, None)
+    times = [clock.place(STEP * number).time_s for number in numbers]
+    assert (np.diff(times) > 0).all()
+    assert times[-1] == pytest.approx(STEP * 39)
