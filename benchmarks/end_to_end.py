@@ -63,7 +63,7 @@ STAGES = [
     ("pyfau.faces.mtcnn:_ONet", "forward", "    O-Net"),
     ("pyfau.faces.mesh:MeshAligner", "follow", "  follow (aligner mesh)"),
     ("pyfau.faces.mesh_network:MeshNetwork", "forward", "    landmark network"),
-    ("pyfau.pipeline", "crop_face", "aligned crop"),
+    ("pyfau.pipeline", "cut_face", "aligned crop"),
     ("pyfau.models.mdhr:MDHR", "preprocess", "network: preprocess"),
     ("pyfau.models.mdhr:MDHR", "encode", "network: encode"),
     ("pyfau.models.mdhr:MDHR", "relate", "network: relate"),

@@ -14,13 +14,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pyfau.errors import OptionError
 from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
 from pyfau.types import StrPath
 
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has no pipes with names of files
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # pipes, devices and some network drives
 
 
@@ -29,11 +30,11 @@ class Disk:
 
     def create(self, path: Path) -> BinaryIO:
         """Open a file for writing; an existing file becomes empty."""
-        return path.open("wb")
+        return _open_output(path, "wb")
 
     def append(self, path: Path) -> BinaryIO:
         """Open an existing file for writing at its end."""
-        return path.open("ab")
+        return _open_output(path, "ab")
 
     def sync(self, file: BinaryIO) -> None:
         """Wait until what was written to a file is on the disk."""
@@ -64,6 +65,14 @@ class Disk:
 
 
 disk = Disk()
+
+
+def _open_output(path: Path, mode: str) -> BinaryIO:
+    """Open a file for writing. A pipe without a reader is an error, and not a wait without end."""
+    file = open(path, mode, opener=_open_at_once)  # noqa: SIM115
+    if _NONBLOCK:
+        os.set_blocking(file.fileno(), True)  # a reader of a pipe can be slow
+    return cast(BinaryIO, file)
 
 
 def create_file(path: Path) -> BinaryIO:
@@ -119,7 +128,7 @@ class UnfinishedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._target = path.resolve()
+        self._target = real_path(path)
         self._is_plain = self._target.is_file() or not self._target.exists()
         part = part_name(self._target)
         self.part = part.with_name(part.name + path.suffix) if self._is_plain else path
@@ -214,8 +223,7 @@ def check_writable(path: Path) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         existed = path.exists()
-        with path.open("ab"):
-            pass
+        _open_output(path, "ab").close()
         if not existed:
             path.unlink()
 
@@ -244,7 +252,7 @@ def _check_plain(mode: int) -> None:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
+    return os.open(path, flags | _NONBLOCK, 0o666)
 
 
 def read_file(path: StrPath, most: int = LIMITS.file_bytes) -> bytes:
@@ -309,6 +317,12 @@ def make_room(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def real_path(path: StrPath) -> Path:
+    """The absolute path without links. Links in a circle stay; `Path.resolve` would raise an error
+    that is no OSError."""
+    return Path(os.path.realpath(path))
 
 
 def is_folder(path: StrPath) -> bool:

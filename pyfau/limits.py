@@ -26,6 +26,8 @@ class Limits:
         file_bytes: Size of one file of text: a table, labels, events.
         metadata_bytes: Size of one file with metadata or with a list of inputs, and of one line of
             JSON Lines.
+        remote_bytes: Size of an input that is given as a URI, after a file system of fsspec, such
+            as one for archives, has inflated it.
         upload_bytes: Size of a clip that is sent to `pyfau serve`.
         upload_pixels: Pixels of one frame of such a clip.
         upload_pixels_per_s: Pixels of all frames of such a clip together, for each second of the
@@ -43,6 +45,7 @@ class Limits:
     table_faces: int = 100_000
     file_bytes: int = 2_000_000_000
     metadata_bytes: int = 16_000_000
+    remote_bytes: int = 20_000_000_000
     upload_bytes: int = 200_000_000
     upload_pixels: int = 4096 * 2304
     upload_pixels_per_s: int = 3840 * 2160 * 30

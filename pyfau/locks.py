@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import stat
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -90,6 +92,7 @@ def _open_locked(lock: Path, path: Path) -> tuple[int, bool]:
     while True:
         handle, existed = _open_or_create(lock)
         try:
+            _check_plain(handle, lock)
             if not _lock(handle):
                 raise OptionError(f"cannot write {path}: {_owner(lock)}")
             if _is_current(handle, lock):
@@ -104,8 +107,25 @@ def _open_or_create(lock: Path) -> tuple[int, bool]:
     """Open the lock file; whether it was there before."""
     with suppress(FileExistsError):
         return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), False
-    # It may have been removed meanwhile, so that this creates it.
-    return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), True
+    # It may have been removed meanwhile, so that this creates it. A link is not followed: the file
+    # that it leads to would be emptied. Windows has no such flag, and creates no links by default.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(lock, flags, 0o666), True
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _not_plain(lock) from None
+
+
+def _check_plain(handle: int, lock: Path) -> None:
+    """Refuse a device or a pipe in the place of the lock file."""
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise _not_plain(lock)
+
+
+def _not_plain(lock: Path) -> OSError:
+    return OSError(errno.EINVAL, f"{lock.name} is a link, a device or a pipe: remove it")
 
 
 def _is_current(handle: int, lock: Path) -> bool:

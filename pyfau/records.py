@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -141,9 +142,8 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {repeated!r} is repeated")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"the name {counts.most_common(1)[0][0]!r} is repeated")
     return record
 
 

@@ -176,14 +176,16 @@ def _table_names(inputs: Sequence[str]) -> list[str]:
     """A file name without suffix for each input, all different."""
     names: list[str] = []
     taken: set[str] = set()  # case-folded: some file systems ignore case
+    counts: dict[str, int] = {}  # the next number of each name, so that none is tried twice
     for text in inputs:
         name = _table_name(text)
         if name.casefold() in taken and not text.startswith(CAMERA):
             name = Path(text).name.replace(".", "_")  # clip.mp4 next to clip.avi
-        unique, count = name, 2
+        unique, count = name, counts.get(name.casefold(), 2)
         while unique.casefold() in taken:
             unique = f"{name}-{count}"
             count += 1
+        counts[name.casefold()] = count
         names.append(unique)
         taken.add(unique.casefold())
     return names
@@ -191,7 +193,7 @@ def _table_names(inputs: Sequence[str]) -> list[str]:
 
 def _table_name(text: str) -> str:
     """The name of the table of an input, if no other input has the same name."""
-    from pyfau.files import is_folder
+    from pyfau.files import is_folder, real_path
 
     if text.startswith(CAMERA):
         return text.replace(":", "")
@@ -200,7 +202,7 @@ def _table_name(text: str) -> str:
         digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
         return f"{Path(remote_name(text)).stem or 'input'}-{digest}"
     path = Path(text)
-    name = path.resolve().name if is_folder(path) else path.stem
+    name = real_path(path).name if is_folder(path) else path.stem
     return name or "input"
 
 

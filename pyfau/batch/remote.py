@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pyfau.errors import MediaError
+from pyfau.limits import LIMITS, Limits
+
+# File systems of fsspec that read from a file which other files and addresses to open. Old versions
+# of fsspec also run expressions from such a file.
+_REFUSED = ("reference",)
 
 
 def is_uri(text: str) -> bool:
@@ -53,10 +58,17 @@ def remote_record(uri: str) -> dict[str, Any]:
 
 
 @contextmanager
-def at_hand(source: str) -> Iterator[Path]:
+def at_hand(source: str, limits: Limits = LIMITS) -> Iterator[Path]:
     """A local file for an input.
 
     The file of a URI is copied to a temporary folder, which is deleted afterwards.
+
+    Args:
+        source: A path or a URI.
+        limits: Larger files are not copied. A small archive can contain a huge file.
+
+    Raises:
+        MediaError: The file could not be fetched, or is too large.
     """
     if not is_uri(source):
         yield Path(source)
@@ -64,7 +76,7 @@ def at_hand(source: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pyfau-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / (remote_name(source) or "input")
         with _remote(source) as (system, remote):
-            system.get_file(remote, str(path))
+            _copy(system, remote, path, limits.remote_bytes)
         yield path
 
 
@@ -73,7 +85,40 @@ def _remote(uri: str) -> Iterator[tuple[Any, str]]:
     import fsspec
 
     try:
+        for part in uri.split("::"):
+            protocol = part.partition("://")[0]
+            if protocol in _REFUSED:
+                raise MediaError(f"{uri}: {protocol}:// is refused, because it opens other files")
         yield fsspec.core.url_to_fs(uri)
+    except MediaError:
+        raise
     except Exception as error:  # each file system has its own exceptions
         reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
         raise MediaError(f"{uri} could not be fetched: {reason}") from error
+
+
+def _copy(system: Any, remote: str, path: Path, most: int) -> None:
+    """Copy a remote file, up to a number of bytes."""
+    from fsspec.callbacks import Callback
+
+    class Counter(Callback):  # type: ignore[misc,unused-ignore]
+        """Counts what arrives: not every file system states a size, or a true one."""
+
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            _check_size(self.value, most)
+
+        def absolute_update(self, value: int) -> None:
+            super().absolute_update(value)
+            _check_size(self.value, most)
+
+    _check_size(system.info(remote).get("size") or 0, most)
+    system.get_file(remote, str(path), callback=Counter())
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise MediaError(
+            f"the file has {size} bytes or more: expected at most {most}; raise the limits to read "
+            "it"
+        )

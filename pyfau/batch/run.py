@@ -101,11 +101,11 @@ def _run_job(detector: AUDetector, job: Job, options: JobOptions) -> Report:
     here = remote_record(source) if is_uri(source) else file_record(source)
     if options.resume and _is_done(detector, job, options, here):
         return Report(source, table, "skipped", f"{source}: done already, {table}")
-    objection = _objection(job, options, here["path"])
+    objection = _objection(job, options, here["path"], detector.limits)
     if objection:
         return failed(job, objection)
     try:
-        with at_hand(source) as path:
+        with at_hand(source, detector.limits) as path:
             result = _score(detector, job, path, options, here)
     except PyfauError as error:
         return failed(job, f"{error}{_kept_rows(error, table, detector.limits)}")
@@ -148,15 +148,15 @@ def _has_baseline(table: Path, option: str | None) -> bool:
     return all(record.get(key) == value for key, value in wanted.items())
 
 
-def _objection(job: Job, options: JobOptions, input_path: str) -> str | None:
+def _objection(job: Job, options: JobOptions, input_path: str, limits: Limits) -> str | None:
     """The reason why the outputs of a job must not be written; None if they can be."""
     from pyfau.media.images import file_record
     from pyfau.tables.metadata import is_foreign, read_metadata
 
     table, overlay = job.table, job.overlay
-    if not options.overwrite and is_foreign(table):
+    if not options.overwrite and is_foreign(table, limits):
         return f"{table} exists and is not a table of pyfau; --overwrite replaces it"
-    recorded = read_metadata(table)
+    recorded = read_metadata(table, limits)
     other = _path_in(recorded, "input")
     if not job.named and other not in (None, input_path):
         return f"{table} is the table of {other}; give another --output"

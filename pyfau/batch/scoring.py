@@ -14,6 +14,7 @@ from pyfau.batch.plan import CAMERA, Job, expand, is_table, plan_jobs
 from pyfau.batch.run import JobOptions, Report, run_job
 from pyfau.checks import check_choice, check_rules, check_threads
 from pyfau.choices import Runner, TableFormat
+from pyfau.files import real_path
 from pyfau.limits import LIMITS, Limits
 from pyfau.types import StrPath
 
@@ -108,7 +109,7 @@ class Batch:
         with closing(self._reports):
             for report in self._reports:
                 if report.status != "failed":
-                    scored.add(report.table.resolve())
+                    scored.add(real_path(report.table))
                 yield report
         self._summarize(scored)
 
@@ -116,7 +117,7 @@ class Batch:
         """Write the features of the inputs that were scored, in the order of the inputs."""
         from pyfau.analysis.features import summarize_tables
 
-        tables = [job.table for job in self.jobs if job.table.resolve() in scored]
+        tables = [job.table for job in self.jobs if real_path(job.table) in scored]
         if self._summary is None or not tables:
             return
         self.features = summarize_tables(tables, limits=self._limits)
@@ -376,7 +377,7 @@ def _check_summary(output: Path | None, jobs: Sequence[Job]) -> None:
     tables = [job.table for job in jobs]
     check_rules(
         (
-            output.resolve() in [table.resolve() for table in tables],
+            real_path(output) in [real_path(table) for table in tables],
             f"--summary {output} is also the table of an input",
         ),
     )

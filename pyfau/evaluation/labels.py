@@ -519,11 +519,19 @@ def _read_text(path: Path, limits: Limits) -> pd.DataFrame:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise InputError(f"cannot read {path} as a table of labels: {reason}") from None
     table = table.fillna("")
-    while len(table) and not table.iloc[-1].str.strip().any():
-        table = table.iloc[:-1]
+    table = table.iloc[: _filled_rows(table)]
     if not len(table):
         raise InputError(f"{path} holds no rows of labels")
     return table
+
+
+def _filled_rows(table: pd.DataFrame) -> int:
+    """The number of rows without the blank ones at the end, which can be most of the file."""
+    rows = table.to_numpy()
+    count = len(rows)
+    while count and not any(text.strip() for text in rows[count - 1]):
+        count -= 1
+    return count
 
 
 def _numbers(column: pd.Series[str], path: Path, name: str, whole: bool) -> list[Any]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from pyfau.checks import check_color
 from pyfau.errors import InputError, MediaError
+from pyfau.files import real_path
 from pyfau.media.formats import is_image, open_image, quiet_images
 from pyfau.media.limits import LIMITS, Limits
 from pyfau.types import StrPath, UInt8Array
 
 _EXPECTED = "expected an (H, W, 3) array of uint8"
+_CONVERTED_ROWS = 512
 _ALPHA_ROWS = 256  # blended at a time, so that intermediate values in floats take little memory
 
 
@@ -82,7 +84,7 @@ def check_frame(image: Any, *, color: str = "rgb", name: str = "image") -> UInt8
 
 def file_record(path: StrPath) -> dict[str, Any]:
     """A record that changes when a file, or a folder of images, changes."""
-    path = Path(path).resolve()
+    path = real_path(path)
     try:
         status = path.stat()
         if not path.is_dir():
@@ -135,6 +137,8 @@ def unreadable(error: Exception) -> MediaError:
     """The error for a damaged image file."""
     if isinstance(error, OSError) and error.strerror:
         return MediaError(f"could not be read as an image: {error.strerror}")
+    if isinstance(error, MemoryError):  # it has no text
+        return MediaError("could not be read as an image: there is not enough memory")
     return MediaError(f"could not be read as an image: {' '.join(str(error).split())}")
 
 
@@ -163,7 +167,8 @@ def check_file(path: Path) -> None:
 
 def _image_array(image: Image.Image) -> np.ndarray[Any, Any]:
     """Pixels of a PIL image as an array that `check_frame` takes."""
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # otherwise, it would be copied
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
     if image.mode == "I":  # how Pillow represents some 16-bit grey files
@@ -175,8 +180,22 @@ def _image_array(image: Image.Image) -> np.ndarray[Any, Any]:
     if image.mode == "F":
         return np.asarray(image)
     alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    wanted = "RGBA" if alpha else "RGB"
-    return np.asarray(image if image.mode == wanted else image.convert(wanted))
+    wanted: Literal["RGB", "RGBA"] = "RGBA" if alpha else "RGB"
+    return _converted(image, wanted)
+
+
+def _converted(image: Image.Image, mode: Literal["RGB", "RGBA"]) -> UInt8Array:
+    """Pixels of a PIL image in another mode.
+
+    Rows are converted a part at a time: Pillow takes 4 bytes for a pixel in most modes, and makes
+    several copies on the way to an array.
+    """
+    result = np.empty((image.height, image.width, len(mode)), np.uint8)
+    for top in range(0, image.height, _CONVERTED_ROWS):
+        end = min(top + _CONVERTED_ROWS, image.height)
+        part = image.crop((0, top, image.width, end))
+        result[top:end] = np.asarray(part if part.mode == mode else part.convert(mode))
+    return result
 
 
 def _checked_array(image: Any, name: str) -> np.ndarray[Any, Any]:

@@ -68,6 +68,8 @@ _FIELDS = {
     "baseline": _or_null(OBJECT),
     "table": object_with({"rows": WHOLE}, {"bytes": WHOLE, "sha256": TEXT}),
 }
+_VALUE_BYTES = 8  # of a decoded number
+_INFLATION = 50  # tables of pyfau decode to less than this many times their size
 _HEAD_BYTES = 65_536  # enough for the first line of a table
 
 
@@ -121,13 +123,13 @@ def is_complete(
     return isinstance(written, Mapping) and _is_unchanged(path, written, limits)
 
 
-def is_foreign(path: StrPath) -> bool:
+def is_foreign(path: StrPath, limits: Limits = LIMITS) -> bool:
     """Whether a file exists that pyfau did not write as a table. An empty file is not foreign."""
     path = Path(path)
     try:
         if not path.is_file() or path.stat().st_size == 0:
             return False
-        if "complete" in read_metadata(path):
+        if "complete" in read_metadata(path, limits):
             return False
         with open_plain(path) as file:
             head = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
@@ -135,8 +137,11 @@ def is_foreign(path: StrPath) -> bool:
         return False  # the writer reports why it cannot write
     if _is_parquet(path):
         # A damaged Parquet file may be one of pyfau. A readable one without pyfau's metadata is
-        # not.
-        return not head.startswith("PAR1") or _parquet_rows(path) is not None
+        # not, nor is one that decodes to too much.
+        try:
+            return not head.startswith("PAR1") or _parquet_rows(path, limits) is not None
+        except InputError:
+            return True
     line = head.partition("\n")[0]
     if path.suffix.lower() == ".jsonl":
         return not all(f'"{name}":' in line for name in COLUMNS)
@@ -147,11 +152,11 @@ def _is_unchanged(path: Path, written: Mapping[str, Any], limits: Limits) -> boo
     """Whether a table is as its writer left it."""
     try:
         if _is_parquet(path):
-            return _parquet_rows(path) == written.get("rows")
+            return _parquet_rows(path, limits) == written.get("rows")
         if path.stat().st_size != written.get("bytes"):
             return False
         return is_intact(read_file(path, limits.file_bytes), written)
-    except OSError:
+    except (InputError, OSError):
         return False
 
 
@@ -160,18 +165,51 @@ def is_intact(data: bytes, written: Mapping[str, Any]) -> bool:
     return hashlib.sha256(data).hexdigest() == written.get("sha256")
 
 
-def _parquet_rows(path: Path) -> int | None:
-    """The number of rows of a Parquet file; None if the file is damaged."""
+def _parquet_rows(path: Path, limits: Limits) -> int | None:
+    """The number of rows of a Parquet file; None if the file is damaged.
+
+    Raises:
+        InputError: It decodes to much more than its size.
+    """
     pa, pq = import_pyarrow()
     try:
-        # Reading checks the checksum of every page. It takes little memory, even if the file
-        # decodes to gigabytes.
+        check_inflated(pq.read_metadata(path), path, limits)
+        # Reading checks the checksum of every page.
         texts = [name for name in pq.read_schema(path).names if name == "file"]
         file = pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts)
         with file:
             return sum(int(batch.num_rows) for batch in file.iter_batches())
+    except InputError:
+        raise
     except (OSError, ValueError, pa.ArrowException):
         return None
+
+
+def check_inflated(metadata: Any, path: Path, limits: Limits) -> None:
+    """Refuse a Parquet file that decodes to much more than it has, before it is decoded.
+
+    A few bytes can encode a million equal values.
+
+    Args:
+        metadata: As pyarrow reads it from the file.
+        path: The file.
+        limits: How much it may decode to.
+
+    Raises:
+        InputError: It decodes to more.
+    """
+    inflated = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        # The limit is for values, not for rows: one row can contain a list of millions.
+        values = sum(group.column(column).num_values for column in range(group.num_columns))
+        inflated += max(0, group.total_byte_size) + _VALUE_BYTES * values
+    if inflated > max(limits.table_bytes, _INFLATION * path.stat().st_size):
+        raise InputError(
+            f"cannot read {path}: it decodes to {inflated} bytes: expected at most "
+            f"{limits.table_bytes}, or {_INFLATION} times its size; "
+            "raise the limits to read it"
+        )
 
 
 def import_pyarrow() -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from pyfau.files import open_plain, read_file, reason_of
 from pyfau.limits import LIMITS, Limits
 from pyfau.records import NOTHING, NUMBER, TEXT, check_record, one_of, parse_json
 from pyfau.tables.cells import read_cell
-from pyfau.tables.metadata import import_pyarrow, is_intact, read_record
+from pyfau.tables.metadata import check_inflated, import_pyarrow, is_intact, read_record
 from pyfau.tables.rows import AURows
 from pyfau.tables.schema import check_columns, check_count, check_names, check_values
 from pyfau.tables.writers import ROW_GROUP
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_VALUE_BYTES = 8  # of a decoded number
-_INFLATION = 50  # tables of pyfau decode to less than this many times their size
 _NUMBER = one_of(NUMBER, NOTHING)
 _TEXT = one_of(TEXT, NOTHING)
 Rows = TypeVar("Rows", bound=AURows)
@@ -179,7 +177,7 @@ def read_parquet(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Ro
     path = Path(path)
     try:
         open_plain(path).close()  # its error says more than pyarrow's
-        _check_inflated(pq.ParquetFile(path).metadata, path, limits)
+        check_inflated(pq.ParquetFile(path).metadata, path, limits)
         # As a dictionary, because a million rows can have the same long name.
         table = pq.read_table(path, read_dictionary=["file"]).to_pandas()
         if "file" in table:
@@ -197,25 +195,6 @@ def read_parquet(path: StrPath, kind: type[Rows], limits: Limits = LIMITS) -> Ro
     ) as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
     return _with_record(table, read_record(path, limits), path, kind, limits)
-
-
-def _check_inflated(metadata: Any, path: Path, limits: Limits) -> None:
-    """Refuse a Parquet file that decodes to much more than it has, before it is decoded.
-
-    A few bytes can encode a million equal values.
-    """
-    inflated = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        # The limit is for values, not for rows: one row can contain a list of millions.
-        values = sum(group.column(column).num_values for column in range(group.num_columns))
-        inflated += max(0, group.total_byte_size) + _VALUE_BYTES * values
-    if inflated > max(limits.table_bytes, _INFLATION * path.stat().st_size):
-        raise InputError(
-            f"cannot read {path}: it decodes to {inflated} bytes: expected at most "
-            f"{limits.table_bytes}, or {_INFLATION} times its size; "
-            "raise the limits to read it"
-        )
 
 
 def _with_record(

@@ -25,6 +25,7 @@ from pyfau.files import (
     make_room,
     move_file,
     part_name,
+    real_path,
     remove_file,
     remove_parts,
     replace_file,
@@ -86,7 +87,7 @@ def rewrite_table(rows: AURows, path: StrPath) -> Path:
     Raises:
         OptionError: The new table cannot be written, for example because the disk is full.
     """
-    path = Path(path).resolve()
+    path = real_path(path)
     with locked(path), writing(path):
         part = part_name(path)
         try:

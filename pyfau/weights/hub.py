@@ -111,10 +111,10 @@ def _fetch_online(
 
     `cached` is returned if the Hub cannot be reached.
     """
-    from huggingface_hub import hf_hub_url, utils
+    from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(repo, name, revision=revision)
-    headers: dict[str, str] = utils.build_hf_headers()  # type: ignore[attr-defined]
+    headers = transfer.make_headers()
     pace = Pace()
     try:
         tries = 1 if cached is not None else transfer.MAX_TRIES

@@ -101,7 +101,7 @@ def read_facts(url: str, headers: dict[str, str], pace: Pace) -> RemoteFile:
 
     Args:
         url: Address of the file at a revision.
-        headers: As from `huggingface_hub.utils.build_hf_headers`.
+        headers: From `make_headers`.
         pace: Counts the time of this file.
 
     Raises:
@@ -129,7 +129,7 @@ def receive(
         url: Address of the file.
         part: Local file, with the bytes received so far.
         limit: Accept at most this number of bytes in all.
-        headers: As from `huggingface_hub.utils.build_hf_headers`.
+        headers: From `make_headers`.
         pace: Counts the time and bytes of this file.
         bar: Progress bar of tqdm.
 
@@ -215,6 +215,31 @@ def _answer(method: str, url: str, headers: dict[str, str], pace: Pace) -> Itera
         watchdog.cancel()
 
 
+def make_headers() -> dict[str, str]:
+    """The headers of a request, with the user's token if there is one."""
+    from huggingface_hub import utils
+
+    with _without_telemetry():
+        headers: dict[str, str] = utils.build_hf_headers()  # type: ignore[attr-defined]
+    return headers
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """For its header on the user's software, huggingface_hub 2 downloads a list from the Hub.
+
+    It reads the answer to its end, however long that is, and however slowly it arrives.
+    """
+    from huggingface_hub import constants
+
+    usual = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = usual
+
+
 @contextmanager
 def limited_session() -> Iterator[None]:
     """Limit what huggingface_hub itself reads and follows meanwhile, for its uploads.
@@ -241,7 +266,8 @@ def limited_session() -> Iterator[None]:
     set_client_factory(limited)
     constants.HF_HUB_DISABLE_XET = True
     try:
-        yield
+        with _without_telemetry():
+            yield
     finally:
         constants.HF_HUB_DISABLE_XET = xet_off
         set_client_factory(usual)

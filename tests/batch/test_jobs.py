@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyfau import AUDetector, AUResult, OptionError, PyfauError
 from pyfau.batch.plan import Job, expand, plan_jobs
+from pyfau.batch.remote import at_hand
 from pyfau.batch.run import JobOptions, Report, run_job
 from pyfau.batch.workers import LocalWorkers, Lost, share_out
 from pyfau.cli import main
+from pyfau.errors import MediaError
+from pyfau.limits import Limits
 from pyfau.tables.metadata import read_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +125,16 @@ def test_tables_of_uris_have_the_same_name_in_every_list() -> None:
     assert [job.table for job in jobs_for([second, first])] == [tables[1], tables[0]]
 
 
+def test_many_inputs_of_one_name(tmp_path: Path) -> None:
+    """As with a folder for each participant."""
+    started = time.process_time()
+    tables = [job.table.name for job in jobs_for([f"gone/{i}/a.mp4" for i in range(30_000)])]
+    assert time.process_time() - started < 30
+    assert tables[:4] == ["a.csv", "a_mp4.csv", "a_mp4-2.csv", "a_mp4-3.csv"]
+    assert tables[-1] == "a_mp4-29999.csv"
+    assert len(set(tables)) == 30_000
+
+
 def test_lists_hold_paths_and_uris(tmp_path: Path) -> None:
     text = (
         f"# clips\n\nfile://{tmp_path}/a b.mp4\n  s3://bucket/c.mp4  \n{tmp_path}/a b.mp4\nd.mp4\n"
@@ -163,6 +177,49 @@ def test_a_remote_input_is_copied_scored_and_recognised(
         "could not be fetched: FileNotFoundError"
         in run_job(detector, gone, JobOptions()).complaints[0]
     )
+
+
+def test_a_remote_input_that_inflates_to_too_much_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.mp4", bytes(10_000_000))
+    # Files whose size is known only when they have been read.
+    info = MemoryFileSystem.info
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *args: {**info(*args), "size": None})
+    MemoryFileSystem().pipe("/a.mp4", bytes(10_000_000))
+    limits = Limits(remote_bytes=6_000_000)
+    message = "expected at most 6000000; raise the limits"
+    for uri in (f"zip://a.mp4::file://{tmp_path}/a.zip", "memory:///a.mp4"):
+        with pytest.raises(MediaError, match=message), at_hand(uri, limits):
+            pytest.fail("it was copied")
+        with at_hand(uri) as path:
+            assert path.stat().st_size == 10_000_000
+
+
+def test_a_remote_input_names_no_other_files(tmp_path: Path) -> None:
+    """Old versions of fsspec even run expressions of Jinja in such a file."""
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(b"secret")
+    references = {"version": 1, "refs": {"a.mp4": [str(secret), 0, 6]}}
+    (tmp_path / "a.json").write_text(json.dumps(references))
+    direct = f"reference://a.mp4::{tmp_path}/a.json"
+    for uri in (direct, f"simplecache::{direct}"):
+        with pytest.raises(MediaError, match="reference:// is refused"), at_hand(uri):
+            pytest.fail("it was copied")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_links_in_a_circle_are_an_input_that_cannot_be_read(
+    detector: AUDetector, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "a.mp4").symlink_to("a.mp4")
+    (job,) = jobs_for([str(tmp_path / "a.mp4")], tmp_path / "out")
+    report = run_job(detector, job, JobOptions())
+    assert report.complaints == [
+        f"pyfau: {tmp_path}/a.mp4: not a regular file; expected a video file"
+    ]
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

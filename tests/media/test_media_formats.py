@@ -163,7 +163,7 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds the address space")
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
 def test_the_largest_image_fits_into_memory(tmp_path: Path, mode: str) -> None:
     side = int(LIMITS.image_pixels**0.5)
     path = tmp_path / "large.png"

@@ -411,6 +411,59 @@ def test_a_strange_lock_file_is_no_trouble(tmp_path: Path, text: bytes) -> None:
     assert not lock_file.exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "device"])
+def test_only_a_plain_file_is_a_lock_file(tmp_path: Path, kind: str) -> None:
+    """A link in a folder of strangers would empty the file that it leads to."""
+    victim = tmp_path / "notes.txt"
+    lock_file = tmp_path / ".a.csv.lock"
+    if kind == "pipe":
+        os.mkfifo(lock_file)
+    else:
+        lock_file.symlink_to("/dev/null" if kind == "device" else victim)
+    if kind == "link":
+        victim.write_text("notes")
+    with pytest.raises(OptionError, match=r"\.a\.csv\.lock is a link, a device or a pipe"):
+        result_of(1).to_csv(tmp_path / "a.csv")
+    assert victim.read_text() == "notes" if kind == "link" else not victim.exists()
+    assert not (tmp_path / "a.csv").exists()
+
+
+PIPES = """
+import sys
+from pyfau.files import append_to, create_file, check_writable
+from pathlib import Path
+for write in (create_file, append_to, check_writable):
+    try:
+        write(Path(sys.argv[1]))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_pipe_without_a_reader_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    os.mkfifo(path)
+    command = [sys.executable, "-c", PIPES, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.count("No such device or address") == 3
+    assert done.stdout.count("OptionError cannot write") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_pipe_with_a_slow_reader_gets_all_rows(tmp_path: Path) -> None:
+    path, wanted = tmp_path / "a.csv", result_of(1000)
+    os.mkfifo(path)
+    with subprocess.Popen(["sh", "-c", f"sleep 0.3; cat '{path}'"], stdout=subprocess.PIPE) as cat:
+        handle = os.open(path, os.O_RDWR)  # a reader, so that the writer need not wait for `cat`
+        wanted.to_csv(path)
+        os.close(handle)
+        assert cat.stdout is not None
+        received = cat.stdout.read()
+    assert received == wanted.to_csv(tmp_path / "b.csv").read_bytes()
+
+
 def test_many_processes_take_turns(tmp_path: Path) -> None:
     """Each adds one to a number under the lock: none is lost, also while the lock file comes and
     goes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from pyfau.errors import ConfigError, InputError
 from pyfau.evaluation.labels import read_labels
 from pyfau.evaluation.protocol import read_record
 from pyfau.formats.bids import read_bids_events
+from pyfau.limits import Limits
 from pyfau.models.config import read_config
+from pyfau.tables.metadata import is_complete, is_foreign
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc of Linux")
 SECONDS = 10  # of CPU time; a busy machine needs twice the 5 seconds of a quiet one
@@ -30,6 +33,7 @@ import pandas, pyarrow.parquet
 from pyfau import read_result
 from pyfau.batch.plan import expand
 from pyfau.errors import PyfauError
+from pyfau.evaluation.labels import read_labels
 from pyfau.formats.bids import read_bids_events
 from pyfau.formats.elan import read_elan
 from pyfau.formats.events import read_events
@@ -38,6 +42,7 @@ from pyfau.formats.pyfeat import read_pyfeat
 readers = {
     "bids": read_bids_events, "events": read_events, "openface": read_openface,
     "pyfeat": read_pyfeat, "list": lambda path: expand([f"@{path}"]), "eaf": read_elan,
+    "labels": lambda path: read_labels(Path(path)),
 }
 def reader_of(path):
     return Path(path).parent.name if Path(path).parent.name in readers else path.split(".")[-1]
@@ -186,6 +191,34 @@ def test_other_files_of_text(tmp_path: Path) -> None:
         read_config(device)
     with pytest.raises(InputError, match="it is a device"):
         read_labels(device)
+
+
+def test_work_grows_with_the_size_of_a_file(tmp_path: Path) -> None:
+    """Not with its square, and not with rows that hold nothing."""
+    names = ",".join(f'"name {i}":0' for i in range(60_000))
+    table = result_of(1).to_csv(tmp_path / "a.csv")
+    table.with_name("a.csv.json").write_text(f'{{{names},"name 59999":0}}')
+    labels = tmp_path / "labels" / "a.csv"
+    labels.parent.mkdir()
+    labels.write_text("frame,AU12\n" + ",\n" * 200_000)
+    texts = [["the name 'name 59999' is repeated"], ["holds no rows of labels"]]
+    assert_refused([table, labels], texts)
+
+
+def test_a_bomb_in_the_place_of_a_table_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kilobyte can hold as many rows as one likes to count."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    limits = Limits(table_bytes=1000)
+    record = {"complete": True, "table": {"rows": 100_000}}
+    rows = pa.table({"x": pa.repeat(pa.scalar(0, pa.int32()), 100_000)})
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_: pytest.fail("it was decoded"))
+    pq.write_table(rows, path)
+    assert is_foreign(path, limits)
+    pq.write_table(rows.replace_schema_metadata({"pyfau": json.dumps(record)}), path)
+    assert not is_complete(path, limits=limits)
 
 
 @pytest.mark.parametrize("read", [read_bids_events, read_labels])

@@ -209,6 +209,22 @@ def test_a_server_that_drips_is_left(hub: Hub, files: Files, tmp_path: Path) -> 
     assert "too many requests" in answers[3]["error"]
 
 
+def test_the_client_makes_no_requests_of_its_own(
+    hub: Hub, files: Files, made: Path, tmp_path: Path
+) -> None:
+    """Version 2 of huggingface_hub downloads a list for its telemetry, without any limit."""
+    commit = hub.add("user/repo", files)
+    requests = [("load", "user/repo", {}), ("cli", "publish", str(made), "user/tiny")]
+    loaded, published = ask(hub, tmp_path / "cache", *requests, HF_TOKEN=TOKEN)
+    assert "sum" in loaded
+    assert published["status"] == 0, published["err"]
+    asked = [line for line in hub.asked if "/resolve/" not in line]
+    known = ("/api/repos/", "/api/validate-yaml", "/api/models/user/tiny/", "/user/tiny.git/")
+    others = [line for line in asked if not any(path in line for path in known)]
+    assert [line for line in others if not line.startswith("PUT ")] == []
+    assert any(f"/resolve/{commit}/config.json" in line for line in hub.asked)
+
+
 def test_redirects_stay_with_the_hub(hub: Hub, files: Files, tmp_path: Path) -> None:
     commit = commit_of(files)
     with Hub() as other:

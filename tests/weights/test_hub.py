@@ -76,7 +76,6 @@ def surroundings(hub: Hub, cache: Path) -> dict[str, str]:
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(cache),
         "PYTHONPATH": str(ROOT),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "PYFAU_HUB_HOSTS": "localhost",
     }
