@@ -32,6 +32,8 @@ _RESTART_SECONDS = 0.5
 # for damaged files, in which frames that depend on each other may be lost together.
 _AGAINST, _AGAINST_DAMAGED = 2, 8
 _MAX_WARNINGS = 20
+# Before the first frame, this number of frames may refer to others that the file does not have.
+_FEW_SKIPPED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,17 @@ class Clock:
     Attributes:
         holes: What is missing; filled by `place`.
         errors: Packets that could not be decoded; counted by the caller.
+        damaged: Whether the decoder marked a frame as damaged; set by the caller.
+        start_s: The time stamp that becomes time 0.
+        first_s: The earliest time of a packet, whether its frame could be decoded or not.
     """
 
     def __init__(self, fps: float | None, start_s: float = 0.0) -> None:
         self.holes: list[Hole] = []
         self.errors = 0
+        self.damaged = False
         self._fps = fps
-        self._start = start_s
+        self.start_s = start_s
         self._ahead: list[float] = []  # sorted stamps of packets whose frames have not come out
         self._durations: dict[float, float] = {}
         self._numbers: dict[float, int] = {}  # of packets in the file, by their stamps
@@ -89,6 +95,8 @@ class Clock:
         self._shift = 0.0  # of a clock that restarted
         self._leading = 0  # packets without a time stamp that are read before the first frame
         self._first_odd: int | None = None
+        self.first_s = 0.0
+        self._skipped_s = 0.0  # between the first packet and the first frame
 
     def announce(self, stamp_s: float | None, duration_s: float | None) -> None:
         """Take the time stamp of a packet that goes to the decoder next."""
@@ -108,7 +116,7 @@ class Clock:
     def next_announced(self) -> float | None:
         """The earliest announced stamp after the last frame, for frames that have none."""
         place = bisect.bisect_right(self._ahead, self._raw)
-        return self._ahead[place] + self._start if place < len(self._ahead) else None
+        return self._ahead[place] + self.start_s if place < len(self._ahead) else None
 
     def place(self, stamp_s: float | None) -> Stamp:
         """The index and time of the next frame that the decoder returns."""
@@ -155,6 +163,12 @@ class Clock:
         """
         holes = [hole for hole in self.holes if with_end or not math.isnan(hole.end_s)]
         said = [_describe(hole) for hole in holes[:_MAX_WARNINGS]]
+        if self._skipped_s:
+            said.insert(
+                0,
+                f"the first {self._skipped_s:.3f} s of the video cannot be decoded: "
+                "its key frame is missing or damaged",
+            )
         more = holes[_MAX_WARNINGS:]
         if more:
             lost = sum(hole.count for hole in more)
@@ -172,24 +186,46 @@ class Clock:
         return said
 
     def _since_start(self, stamp_s: float) -> float:
-        since = stamp_s - self._start
+        since = stamp_s - self.start_s
         # Containers round their start to microseconds.
         return 0.0 if abs(since) < 2e-6 else since
 
     def _place_first(self, raw: float) -> Stamp:
         """The first frame; packets before it whose frames the decoder refused are a hole."""
+        if self._is_wild_first(raw):
+            self._first_odd = 0
+            self._ahead.remove(raw)
+            self._forget(raw)
+            self._leading += 1
+            return self._advance(self._before_first(), 0)
+        early = self._ahead[: bisect.bisect_left(self._ahead, raw)]
         lost = 0
-        if self.errors:
-            lost = self._count_apart(self._ahead[: bisect.bisect_left(self._ahead, raw)])
-        if lost:
-            self.holes.append(Hole(0, lost, self._ahead[0], raw))
+        if early and self.errors:
+            lost = max(self._count_apart(early), round((raw - early[0]) * (self._fps or 0.0)))
+            self.holes.append(Hole(0, lost, early[0], raw))
+        number = self._numbers.get(raw, 0)
+        before = [stamp for stamp in early if self._numbers.get(stamp, 0) < number]
+        self.first_s = min([*before, raw])
+        if not lost and raw - self.first_s > _FEW_SKIPPED * self._step():
+            self._skipped_s = raw - self.first_s
         self._drop_until(raw)
         return self._advance(raw, lost)
+
+    def _is_wild_first(self, raw: float) -> bool:
+        """Whether the first time stamp is far after all others, which belong to later packets."""
+        number = self._numbers.get(raw)
+        early = self._ahead[: bisect.bisect_left(self._ahead, raw)]
+        if number is None or self.errors or len(early) < len(self._ahead) - 1:
+            return False
+        against = sum(self._numbers.get(stamp, 0) > number for stamp in early)
+        far = raw - early[-1] > _RESTART_SECONDS if early else False
+        return far and against >= _AGAINST_DAMAGED
 
     def _place_back(self, raw: float) -> Stamp:
         """A time stamp at or before that of the last frame."""
         # A small step back in a damaged file is a packet in the wrong place.
-        far = not self.errors or self._raw - raw > _RESTART_SECONDS
+        damaged = self.errors > 0 or self.damaged
+        far = not damaged or self._raw - raw > _RESTART_SECONDS
         if self._back is not None and raw > self._back and far:
             # The second frame in a row with a low time stamp: the clock of the file restarted.
             self._shift = self._time - self._back

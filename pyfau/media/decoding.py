@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.filter import Graph
@@ -40,9 +41,15 @@ _MAX_RESCUED = 32
 # Dolby Vision without a base layer for other players (profile 5) has these tags.
 _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 _UNSPECIFIED = 2
+# These containers have one length for all streams, which FFmpeg copies to each.
+_SHARED_LENGTH = ("asf",)
 # From a damaged place on, FFmpeg treats the rest of a GIF as one image. An image takes at most 1.5
 # bytes a pixel, and palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
+# The start of a fragment of an MP4 file, after its size: two boxes, one in the other.
+_FRAGMENT, _FRAGMENT_BYTES = re.compile(rb"moof....mfhd", re.DOTALL), 12
+# Bytes of a file that are searched at a time.
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ class VideoDecoder:
         context.thread_type = "AUTO"
         context.thread_count = threads
         context.options = {"max_pixels": str(limits.frame_pixels)}
+        self._first_aspect = context.sample_aspect_ratio
         self.fps = _positive(self._stream.guessed_rate) or _positive(self._stream.average_rate)
         self.frame_count = self._announced()
         start = self._container.start_time
@@ -103,13 +111,17 @@ class VideoDecoder:
         # AVI counts its packets; FFmpeg only guesses when their frames are shown.
         self._by_order = self._container.format.name == "avi"
         self._first_dts: int | None = None
+        self._last_dts: int | None = None
         self._delay: int | None = None  # number of packets between a packet and its frame
         self._most_gif_bytes = 2 * context.width * context.height + _GIF_EXTRA_BYTES
         self._swallowed = False
         self._seen = 0
         self._corrupt = 0
         self._errors = 0
-        self._first_s = 0.0
+        self._path = path
+        # Of the packets of all streams, since the start of the file.
+        self._begin_s, self._end_s = math.inf, -math.inf
+        self._begin_byte, self._end_byte = math.inf, 1
 
     def frames(self) -> Frames:
         """Decode; `index` and `time_s` of the frames only grow."""
@@ -202,6 +214,10 @@ class VideoDecoder:
         waiting: deque[Any] = deque()
         held = 0
         for packet in self._read():
+            if packet.size:
+                self._note_place(packet)
+            if packet.stream_index != self._stream.index:
+                continue
             # Packets that an edit list cuts off are decoded and not shown.
             if packet.size and not packet.is_discard:
                 self._announce(packet)
@@ -212,6 +228,17 @@ class VideoDecoder:
                 yield waiting.popleft()
         yield from waiting
 
+    def _note_place(self, packet: Any) -> None:
+        """Remember where the packets of all streams begin and end."""
+        if packet.pos is not None:
+            self._begin_byte = min(self._begin_byte, packet.pos)
+            self._end_byte = max(self._end_byte, packet.pos + packet.size)
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is not None and packet.time_base:
+            begin = float(stamp * packet.time_base) - self.clock.start_s
+            self._begin_s = min(self._begin_s, begin)
+            self._end_s = max(self._end_s, begin + float((packet.duration or 0) * packet.time_base))
+
     def _announce(self, packet: Any) -> None:
         base = packet.time_base or Fraction(0)
         if self._container.format.name == "gif" and packet.size > self._most_gif_bytes:
@@ -219,6 +246,8 @@ class VideoDecoder:
         stamp = packet.dts if self._by_order else packet.pts
         if self._first_dts is None:
             self._first_dts = packet.dts
+        if packet.dts is not None:
+            self._last_dts = packet.dts
         # Also set where a stream was joined from parts, so it is no damage by itself.
         if packet.is_corrupt:
             self.clock.errors += 1
@@ -228,11 +257,15 @@ class VideoDecoder:
         )
 
     def _read(self) -> Iterator[Any]:
-        """Packets of the stream, also after errors of the container; the last one is empty."""
+        """Packets of images and sound, also after errors of the container; the last one is empty.
+
+        Sound shows where the file ends: the video may end before.
+        """
         errors = 0
+        streams = self._container.streams
         while True:
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux(*streams.video, *streams.audio):
                     errors = 0
                     yield packet
                 return
@@ -261,9 +294,12 @@ class VideoDecoder:
                 continue
             except (av.FFmpegError, ValueError):
                 self._count_error()
-                frames = [] if packet.size else recent.decode_again(self._stream, last)
+                frames = []
+            if not packet.size:
+                frames = recent.complete(frames, self._stream, last)
             for frame in frames:
                 self._corrupt += bool(frame.is_corrupt)
+                self.clock.damaged = self._corrupt > 0
                 last = frame.pts if last is None else max(last, frame.pts or last)
                 yield frame
 
@@ -295,14 +331,23 @@ class VideoDecoder:
         return float((frame.dts - self._delay) * base)
 
     def _placed(self) -> Iterator[tuple[Any, _Place]]:
-        aspect = self._stream.sample_aspect_ratio
         for frame, seconds in self._ordered():
             stamp = self.clock.place(seconds)
             if not self._seen:
                 self._check_first(frame)
-                self._first_s = stamp.time_s
             self._seen += 1
-            yield frame, _Place(stamp, aspect, turn_of(_display_matrix(frame)))
+            yield frame, _Place(stamp, self._pixel_aspect(), turn_of(_display_matrix(frame)))
+
+    def _pixel_aspect(self) -> Fraction | None:
+        """The shape of a pixel by the container, or by the images where it changes in the stream.
+
+        Broadcasters switch between 4:3 and 16:9.
+        """
+        coded: Fraction | None = self._stream.codec_context.sample_aspect_ratio
+        if coded and coded != self._first_aspect:
+            return coded
+        aspect: Fraction | None = self._stream.sample_aspect_ratio
+        return aspect
 
     def _check_first(self, frame: Any) -> None:
         dolby = self._stream.codec_context.codec_tag in _DOLBY_TAGS
@@ -321,27 +366,76 @@ class VideoDecoder:
             said.append(f"{self._corrupt} frames are damaged in part; the decoder filled them in")
         if truncated:
             said.append(truncated)
+        if self._has_unread_fragments():
+            said.append(
+                f"the file is damaged after {self.clock.time_s:.3f} s: "
+                "the fragments there cannot be read, and their frames are missing"
+            )
         self.warnings += said
 
     def _truncation(self) -> str | None:
-        index = self.clock.count
-        # By frames and by time: where the rate varies, the announced count may be a wrong guess.
-        reached: float = index
-        if self.fps and index:
-            reached = max(index, (self.clock.time_s - self._first_s) * self.fps + 1)
         if self._swallowed:
             return f"the file is damaged after {self._seen} frames; the images there are missing"
         announced = self.frame_count
-        if announced is None or announced - reached <= max(4, 0.02 * announced):
+        if announced is None:
+            return None
+        slack = max(4, 0.02 * announced)
+        if self._lost_of_avi():
+            slack = 0.5
+        elif self._reaches_its_end(slack):
+            return None
+        if announced - self._reached() <= slack:
             return None
         return f"the file announces {announced} frames, but holds {self._seen}: it may be truncated"
+
+    def _reached(self) -> float:
+        """The number of frames up to the last one.
+
+        By number and by time: where the rate varies, the announced number may be a wrong guess.
+        """
+        index = self.clock.count
+        if not self.fps or not index:
+            return index
+        return max(index, (self.clock.time_s - self.clock.first_s) * self.fps + 1)
+
+    def _lost_of_avi(self) -> bool:
+        """Whether packets are missing in an AVI file, which has the exact number of them."""
+        if not self._by_order or not self._stream.frames or self._last_dts is None:
+            return False
+        return bool(self._last_dts + 1 < self._stream.frames)
+
+    def _reaches_its_end(self, slack: float) -> bool:
+        """Whether the packets of all streams fill the time that the file announces for them."""
+        shared = self._container.format.name in _SHARED_LENGTH or not self._stream.duration
+        length = self._length_s()
+        if not shared or not length or not self.fps:
+            return False
+        tolerance = slack / self.fps
+        # Some containers count from the first time stamp, others from 0.
+        start = self.clock.start_s if 0 < self.clock.start_s < length else 0.0
+        # A late start is a lost one if the file has the bytes for it.
+        has_bytes = self._begin_byte / self._end_byte > 0.5 * start / length
+        if start > tolerance and has_bytes:
+            return False
+        return self._begin_s <= tolerance and self._end_s + start >= length - tolerance
+
+    def _has_unread_fragments(self) -> bool:
+        """Whether a fragmented MP4 file continues after the place where FFmpeg stopped."""
+        if "mov" not in self._container.format.name:
+            return False
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._end_byte)
+                return _has_fragment(file)
+        except OSError:  # removed since it was opened
+            return False
 
 
 class _Recent:
     """The packets since the last key frame.
 
-    With several threads, the decoder reports errors late. One that it reports at the end of the
-    stream makes PyAV drop the frames that are still in it, so the last packets are decoded again
+    With several threads, the decoder reports errors late. One at the end of the stream makes PyAV
+    or FFmpeg drop the frames that are still in the decoder, so the last packets are decoded again
     in one thread.
     """
 
@@ -356,6 +450,26 @@ class _Recent:
         if packet.size:
             self._packets.append(packet)
             self._bytes += packet.size
+
+    def complete(self, frames: list[Any], stream: Any, last: int | None) -> list[Any]:
+        """The last frames of the decoder, and those that it dropped.
+
+        Args:
+            frames: What the decoder returned at the end of the stream.
+            stream: The stream.
+            last: The latest time stamp of the frames before them.
+        """
+        stamps = [frame.pts for frame in frames if frame.pts is not None]
+        if last is not None:
+            stamps.append(last)
+        latest = max(stamps, default=None)
+        if frames and latest is None:  # a file without time stamps
+            return frames
+        shown = [packet for packet in self._packets if not packet.is_discard]
+        coming = [packet.pts for packet in shown if packet.pts is not None]
+        if latest is not None and max(coming, default=latest) <= latest:
+            return frames
+        return [*frames, *self.decode_again(stream, latest)]
 
     def decode_again(self, stream: Any, last: int | None) -> list[Any]:
         """The frames with a time stamp after `last`."""
@@ -437,6 +551,16 @@ def _deinterlace_graph(frame: Any) -> Graph:
     graph.link_nodes(source, lines, sink)
     graph.configure()
     return graph
+
+
+def _has_fragment(file: BinaryIO) -> bool:
+    """Whether a fragment of an MP4 file starts somewhere in the rest of a file."""
+    before = b""
+    while chunk := file.read(_CHUNK_BYTES):
+        if _FRAGMENT.search(before + chunk):
+            return True
+        before = chunk[-_FRAGMENT_BYTES:]
+    return False
 
 
 def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float) -> int:

@@ -208,6 +208,21 @@ def test_anamorphic(tmp_path: Path, suffix: str, aspect: Fraction, width: int) -
     check(frames, list(range(5)))
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libx264", {"bf": "0", "g": "10"}), ("mpeg2video", {"b": "2M"})]
+)
+def test_the_shape_of_pixels_changes(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    parts = [
+        write(tmp_path / f"{k}.ts", codec, count=20, aspect=aspect, options=options)
+        for k, aspect in enumerate((Fraction(1), Fraction(3, 4)))
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    widths = [frame.rgb.shape[1] for frame in read_video(path)]
+    assert widths[:15] == [WIDTH] * 15
+    assert widths[20:] == [WIDTH * 3 // 4] * 20
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_variable_rate(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)

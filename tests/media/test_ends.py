@@ -1,0 +1,165 @@
+"""Where a recording begins and ends: no false alarm if sound is longer, a word if frames are lost.
+
+Each kind is made here, with its damage.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from clips import damaged, numbered, write
+
+from pyfau.media.clock import Clock
+from pyfau.media.readers import read_video
+
+STEP = 0.04
+
+
+def with_sound(path: Path, codec: str, late_s: float, sound: str, seconds: float) -> Path:
+    """A clip of 50 frames that starts late, with sound from 0 on."""
+    with av.open(str(path), "w") as file:
+        video: Any = file.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 256, 144, "yuv420p"
+        audio: Any = file.add_stream(sound, rate=44_100, layout="mono")
+        audio.bit_rate = 64_000
+        for number in range(round(seconds * 10)):
+            samples = np.zeros((1, 4410), np.float32)
+            part = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            part.sample_rate, part.pts = 44_100, number * 4410
+            file.mux(audio.encode(part))
+        file.mux(audio.encode(None))
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = number + round(25 * late_s), Fraction(1, 25)
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"),
+    [
+        ("a.mkv", "libx264", "aac"),
+        ("a.flv", "libx264", "aac"),
+        ("a.wmv", "wmv2", "wmav2"),
+        ("a.mp4", "libx264", "aac"),
+    ],
+)
+@pytest.mark.parametrize(("late_s", "seconds"), [(1.0, 3.0), (0.0, 5.0)])
+def test_longer_sound_is_no_truncation(
+    tmp_path: Path, name: str, codec: str, sound: str, late_s: float, seconds: float
+) -> None:
+    reader = read_video(with_sound(tmp_path / name, codec, late_s, sound, seconds))
+    times = [frame.time_s for frame in reader]
+    assert len(times) == 50
+    assert times[0] == pytest.approx(late_s, abs=0.05)
+    assert not reader.warnings
+
+
+def test_a_cut_file_with_sound_is_truncated(tmp_path: Path) -> None:
+    path = with_sound(tmp_path / "a.mkv", "libx264", 0.0, "aac", 5.0)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    reader = read_video(path)
+    assert len(list(reader)) < 45
+    assert any("it may be truncated" in text for text in reader.warnings)
+
+
+def test_a_recording_that_begins_between_key_frames(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ts", "libx264", options={"g": "20", "bf": "0"})
+    data = path.read_bytes()
+    packet = 188
+    start = data.find(b"\x47", len(data) // 6 // packet * packet)
+    # The tables of the stream stay, so that only images are missing.
+    path.write_bytes(data[: 3 * packet] + data[start:])
+    reader = read_video(path)
+    frames = list(reader)
+    assert frames[0].index == 0
+    assert frames[0].time_s > 5 * STEP
+    (warning,) = reader.warnings
+    assert "cannot be decoded: its key frame is missing or damaged" in warning
+
+
+def test_fragments_that_cannot_be_reached(tmp_path: Path) -> None:
+    container = {"movflags": "frag_keyframe+empty_moov"}
+    path = write(tmp_path / "a.mp4", "libx264", options={"g": "10"}, container=container)
+    whole = read_video(path)
+    assert (len(list(whole)), whole.warnings) == (50, [])
+    data = path.read_bytes()
+    third = data.find(b"moof", data.find(b"moof", data.find(b"moof") + 1) + 1)
+    reader = read_video(damaged(path, (third - 4) / len(data), size=8))
+    assert len(list(reader)) == 20
+    (warning,) = reader.warnings
+    assert "the file is damaged after 0.760 s: the fragments there" in warning
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_an_avi_file_without_some_of_its_packets(tmp_path: Path, frames: int) -> None:
+    path = write(tmp_path / "a.avi", "mjpeg", pixels="yuvj420p")
+    data = path.read_bytes()
+    assert not read_video(path).warnings
+    # Chunks of video become chunks of a stream that the file does not have.
+    place = len(data) // 2
+    for _ in range(frames):
+        place = data.find(b"00dc", place + 1)
+        data = data[:place] + b"JUNK" + data[place + 4 :]
+    data = data[: data.find(b"idx1")]
+    path.write_bytes(data)
+    reader = read_video(path)
+    assert len(list(reader)) == 50 - frames
+    assert reader.warnings == [
+        f"the file announces 50 frames, but holds {50 - frames}: it may be truncated"
+    ]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_lose_no_frame_at_a_damaged_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    path = write(tmp_path / "a.nut", "libx264", options={"g": "10"})
+    copy = damaged(path, 0.63, size=1500)
+    read = []
+    for number in (1, threads):
+        monkeypatch.setattr(cv2, "getNumThreads", lambda number=number: number)
+        read.append([frame.index for frame in read_video(copy)])
+    assert read[0] == read[1]
+
+
+def test_lost_frames_at_the_start_are_counted_by_their_time() -> None:
+    clock = Clock(25.0)
+    clock.errors = 1
+    for stamp in (0.0, *(0.4 + STEP * k for k in range(20))):
+        clock.announce(stamp, None)
+    assert clock.place(0.4).index == 10
+    (hole,) = clock.holes
+    assert (hole.index, hole.count) == (0, 10)
+
+
+def test_a_wild_time_stamp_of_the_first_frame() -> None:
+    clock = Clock(25.0)
+    stamps = [50.0, *(STEP * k for k in range(1, 20))]
+    for stamp in stamps:
+        clock.announce(stamp, None)
+    times = [clock.place(stamp).time_s for stamp in stamps]
+    np.testing.assert_allclose(times, STEP * np.arange(20), atol=1e-6)
+    (warning,) = clock.warnings()
+    assert warning.startswith("frame 0 has a missing or backward time stamp")
+
+
+def test_a_small_step_back_after_damage_does_not_move_the_clock() -> None:
+    # Lost packets made two time stamps 3 steps too late.
+    numbers = [*range(10), 13, 14, *range(12, 40)]
+    clock = Clock(25.0)
+    clock.damaged = True
+    for number in numbers:
+        clock.announce(STEP * number, None)
+    times = [clock.place(STEP * number).time_s for number in numbers]
+    assert (np.diff(times) > 0).all()
+    assert times[-1] == pytest.approx(STEP * 39)
