@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from pyfau.errors import WeightsError
 
-MAX_PICKLE_BYTES = 20_000_000  # the largest official checkpoint has half a million
+MAX_PICKLE_BYTES = 2_500_000  # the largest official checkpoint has half a million; 1 MB takes 2 s
 MAX_MEMBERS = 100_000  # one per tensor
 _ZIP_MAGIC = b"PK\x03\x04"
 # Of a file from before torch 1.6: magic number, version, system, the objects, and the names of the
