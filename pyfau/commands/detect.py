@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> None:
         help="score videos, images, folders or a camera",
         description="Score inputs and write one table for each input. A folder of images is one "
         "input: its images are the frames of one recording, except with --independent. Each video "
-        "in a folder of videos is an input. Name a camera by its number or as camera:NUMBER, and stop it with Ctrl-C.",
+        "in a folder of videos is an input. Name a camera by its number or as camera:NUMBER, and "
+        "stop it with Ctrl-C.",
     )
     _add_files(parser)
     _add_run_options(parser)
