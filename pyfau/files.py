@@ -1,4 +1,4 @@
-"""Files: all outputs are written by this module, in an order that survives a loss of power.
+"""Writes all outputs, in an order that keeps them complete after a loss of power.
 
 The safety of outputs depends on the order of the writes: see `replace_file` and
 `pyfau.tables.writers`. A test replaces the `Disk` and checks the state after every step.
@@ -21,12 +21,12 @@ from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
 from pyfau.types import StrPath
 
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has no pipes with names of files
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # pipes, devices and some network drives
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has no named pipes in folders
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # errors of pipes, devices and some network drives
 
 
 class Disk:
-    """The file operations of which every write consists."""
+    """The file operations that all writes use."""
 
     def create(self, path: Path) -> BinaryIO:
         """Open a file for writing; an existing file becomes empty."""
@@ -37,7 +37,7 @@ class Disk:
         return _open_output(path, "ab")
 
     def sync(self, file: BinaryIO) -> None:
-        """Wait until what was written to a file is on the disk."""
+        """Wait until all data that was written to a file is on the disk."""
         file.flush()
         try:
             os.fsync(file.fileno())
@@ -68,7 +68,7 @@ disk = Disk()
 
 
 def _open_output(path: Path, mode: str) -> BinaryIO:
-    """Open a file for writing. A pipe without a reader is an error, and not a wait without end."""
+    """Open a file for writing. A pipe without a reader raises an error and does not block."""
     file = open(path, mode, opener=_open_at_once)  # noqa: SIM115
     if _NONBLOCK:
         os.set_blocking(file.fileno(), True)  # a reader of a pipe can be slow
@@ -103,7 +103,7 @@ def remove_file(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write in one step: after a crash or a loss of power there is the old file or the new one."""
+    """Write in one step: a crash or a loss of power leaves the old file or the complete new one."""
     part = part_name(path)
     try:
         with create_file(part) as file:
@@ -116,15 +116,15 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 class UnfinishedFile:
-    """A file that other code writes, and that gets its name when it is complete.
+    """A file that other code writes. It gets its final name when it is complete.
 
-    After a crash or a loss of power there is the old file or the new one under the name.
+    After a crash or a loss of power, the final name is that of the old file or of the new file.
 
     Args:
-        path: The name. A link is followed. A device or a pipe is written directly.
+        path: The final name. A link is followed. A device or a pipe is written directly.
 
     Attributes:
-        part: Where to write; it has the suffix of `path`.
+        part: Path to write to. It has the suffix of `path`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,7 +134,7 @@ class UnfinishedFile:
         self.part = part.with_name(part.name + path.suffix) if self._is_plain else path
 
     def finish(self) -> None:
-        """Give the file its name. It must be closed."""
+        """Give the file its final name. The file must be closed."""
         if not self._is_plain:
             return
         with self.part.open("rb+") as file:
@@ -149,10 +149,9 @@ class UnfinishedFile:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing a file, and remove unfinished versions that a killed
-    process left.
+    """Prevent other processes from writing a file. Creates the folder of the file.
 
-    The folder of the file is created.
+    Unfinished versions that a killed process left are removed.
 
     Raises:
         OptionError: Another process is writing the file, or its folder cannot be written.
@@ -182,14 +181,14 @@ def lock_file(path: Path) -> FileLock:
 
 
 def part_name(path: Path) -> Path:
-    """A new name for the unfinished version of a file: no other process uses it."""
+    """A new name for the unfinished version of a file. No other process uses this name."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def remove_parts(path: Path) -> None:
-    """Remove unfinished versions of a file, which a process left that was killed.
+    """Remove unfinished versions of a file that a killed process left.
 
-    The caller has the lock of the file, so no running process needs them.
+    The caller has the lock of the file, so no running process needs these versions.
     """
     # An `UnfinishedFile` has the suffix of its file. An unfinished table has a sidecar and a lock.
     suffix = rf"({re.escape(path.suffix)}|\.json|\.lock)?"
@@ -201,7 +200,7 @@ def remove_parts(path: Path) -> None:
 
 
 def check_is_other(path: StrPath, source: StrPath) -> None:
-    """Make sure that an output does not replace its own input.
+    """Check that an output does not replace its own input.
 
     Raises:
         OptionError: Both names are the same file.
@@ -215,7 +214,7 @@ def check_is_other(path: StrPath, source: StrPath) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Create the folder of a file, and check that the file can be written, without changing it.
+    """Create the folder of a file, and check that the file can be written without changing it.
 
     Raises:
         OptionError: The file cannot be written.
@@ -229,17 +228,17 @@ def check_writable(path: Path) -> None:
 
 
 def open_plain(path: StrPath) -> BinaryIO:
-    """Open a file for reading, if it is a plain one.
+    """Open a file for reading if it is a plain file.
 
-    Devices can be endless, and a pipe without a writer blocks.
+    Devices can have no end, and a pipe without a writer blocks.
 
     Raises:
         OSError: There is no such file, or it is a folder, a device, a pipe or a socket.
     """
-    _check_plain(Path(path).stat().st_mode)  # to open a device can have effects
+    _check_plain(Path(path).stat().st_mode)  # opening a device can have effects
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
     try:
-        _check_plain(os.fstat(file.fileno()).st_mode)  # it may be another file by now
+        _check_plain(os.fstat(file.fileno()).st_mode)  # the name may lead to another file now
     except OSError:
         file.close()
         raise
@@ -260,7 +259,8 @@ def read_file(path: StrPath, most: int = LIMITS.file_bytes) -> bytes:
 
     Args:
         path: The file.
-        most: Larger files are refused before they are read; the user can raise this limit.
+        most: Largest size in bytes. Larger files are refused before they are read. The user can
+            raise this limit.
 
     Raises:
         OSError: The file cannot be read, is not a plain file, or is too large.
@@ -276,11 +276,11 @@ def read_file(path: StrPath, most: int = LIMITS.file_bytes) -> bytes:
 
 
 def read_text(path: StrPath, most: int = LIMITS.file_bytes) -> str:
-    """Read a plain file of UTF-8 text, with or without a mark at its start; see `read_file`.
+    """Read a plain file of UTF-8 text, with or without a byte order mark; see `read_file`.
 
     Raises:
         OSError: See `read_file`.
-        UnicodeDecodeError: It is not UTF-8.
+        UnicodeDecodeError: The file is not UTF-8.
     """
     return read_file(path, most).decode("utf-8-sig")
 
@@ -288,8 +288,8 @@ def read_text(path: StrPath, most: int = LIMITS.file_bytes) -> str:
 def escape_text(text: str) -> bytes:
     """The text in UTF-8.
 
-    File names can have bytes that are not text. Python represents them as lone surrogates, which
-    are written as escapes such as `\\udcff`.
+    File names can have bytes that are not text. Python represents these bytes as lone surrogates.
+    This function writes them as escapes such as `\\udcff`.
     """
     return text.encode(errors="backslashreplace")
 
@@ -304,7 +304,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file could not be read, in words: without an error number, and without the path."""
+    """The reason why a file could not be read, without an error number and without the path."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not text in UTF-8"
     if isinstance(error, OSError) and error.strerror:
@@ -320,13 +320,15 @@ def make_room(path: Path) -> None:
 
 
 def real_path(path: StrPath) -> Path:
-    """The absolute path without links. Links in a circle stay; `Path.resolve` would raise an error
-    that is no OSError."""
+    """The absolute path without links. Links in a circle stay as they are.
+
+    For links in a circle, `Path.resolve` would raise an error that is not an OSError.
+    """
     return Path(os.path.realpath(path))
 
 
 def is_folder(path: StrPath) -> bool:
-    """Whether there is such a folder. False if the operating system rejects the path."""
+    """Whether the folder exists. False if the operating system rejects the path."""
     try:
         return Path(path).is_dir()
     except OSError:
@@ -334,9 +336,9 @@ def is_folder(path: StrPath) -> bool:
 
 
 def cache_folder() -> Path:
-    """pyfau's own cache: PYFAU_CACHE, or `pyfau` in XDG_CACHE_HOME or ~/.cache.
+    """The cache folder of pyfau: PYFAU_CACHE, or `pyfau` in XDG_CACHE_HOME or ~/.cache.
 
-    Models are in the Hub's cache, not here.
+    Downloaded models are in the Hub's cache, not in this folder.
     """
     if chosen := os.environ.get("PYFAU_CACHE"):
         return Path(chosen)
@@ -346,7 +348,7 @@ def cache_folder() -> Path:
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sorting key that orders numbers in names by value: img2 before img10.
 
-    Case counts only between names that are otherwise equal.
+    Upper and lower case matter only between names that are otherwise equal.
     """
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if part.isdecimal() else part for part in parts], name

@@ -1,4 +1,4 @@
-"""How much pyfau decodes before it refuses a file, for every reader; one record for all limits."""
+"""Limits for all readers: how much pyfau decodes before it refuses a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyfau.errors import OptionError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest files that are decoded. A few bytes can announce gigabytes.
+    """The largest files that pyfau decodes. A few bytes of a file can announce gigabytes.
 
     Attributes:
         image_pixels: Pixels of one image file. The default is 10,000 x 8,000.
@@ -23,15 +23,14 @@ class Limits:
             most 50 times its size is read in any case.
         table_columns: Columns of one table, also of a table of labels.
         table_faces: Faces of one table.
-        file_bytes: Size of one file of text: a table, labels, events.
+        file_bytes: Size of one text file: a table, labels, events.
         metadata_bytes: Size of one file with metadata or with a list of inputs, and of one line of
             JSON Lines.
-        remote_bytes: Size of an input that is given as a URI, after a file system of fsspec, such
-            as one for archives, has inflated it.
+        remote_bytes: Size of an input that is given as a URI, after decompression.
         upload_bytes: Size of a clip that is sent to `pyfau serve`.
         upload_pixels: Pixels of one frame of such a clip.
         upload_pixels_per_s: Pixels of all frames of such a clip together, for each second of the
-            longest clip. The default is 4K at 30 frames per second.
+            longest clip that is allowed. The default is 4K at 30 frames per second.
         camera_bytes: Size of a camera frame that is sent to `pyfau serve`.
         camera_pixels: Pixels of such a frame.
     """
@@ -58,7 +57,7 @@ class Limits:
                 raise OptionError(f"limit {name}: expected a whole number above 0, got {value!r}")
 
     def raised(self, factor: float) -> Limits:
-        """These limits, all multiplied by a factor.
+        """A copy of these limits, all multiplied by a factor.
 
         Raises:
             OptionError: The factor is not a finite number above 0.
@@ -73,7 +72,7 @@ LIMITS = Limits()
 
 
 def parse_limits(texts: Sequence[str]) -> Limits:
-    """Limits from texts such as "image_pixels=200_000_000" or "table_bytes=2e9".
+    """Read limits from texts such as "image_pixels=200_000_000" or "table_bytes=2e9".
 
     Raises:
         OptionError: There is no such limit, or its value is not a whole number above 0.

@@ -1,4 +1,4 @@
-"""An exclusive lock for each output: two processes cannot write one table."""
+"""An exclusive lock for each output, so that two processes cannot write one table."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from pyfau.errors import OptionError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_MOST_BYTES = 4096  # of the text in a lock file
+_MOST_BYTES = 4096  # largest size of the text in a lock file
 _LOCKED_BYTE = 1 << 30  # Windows locks bytes: this one is after the text, which stays readable
 
 
 class FileLock:
     """The right to write an output: a locked file in the same folder, `.NAME.lock`.
 
-    The operating system releases the lock when the process ends, even if it is killed. Therefore a
-    new process can take over the lock file of a dead one. The text of the lock file names its
+    The operating system releases the lock when the process ends, even if it is killed. So a new
+    process can use the lock file of a process that ended. The text of the lock file names its
     process.
-    Threads and processes on one machine exclude each other. On network drives it depends on the
-    drive whether several machines exclude each other.
+
+    The lock works between threads and processes on one machine. Whether it works between machines
+    on a network drive depends on the drive.
 
     Args:
         path: The output. Its folder exists.
 
     Attributes:
-        stale: Whether the lock file was there already. A process left it without closing the
-            output, as after a kill. Rarely, another process is just releasing the lock.
+        stale: Whether the lock file existed already. In most cases, a killed process left it and
+            did not close the output. Rarely, another process is releasing the lock at this moment.
 
     Raises:
         OptionError: Another process is writing the output.
@@ -86,8 +87,8 @@ def _open_locked(lock: Path, path: Path) -> tuple[int, bool]:
     """Open the lock file and lock it.
 
     Returns:
-        The handle, and whether the file was there before. Its size does not say that: after a loss
-        of power, a lock file can be empty.
+        The handle, and whether the file existed before. The size does not show this, because a lock
+        file can be empty after a loss of power.
     """
     while True:
         handle, existed = _open_or_create(lock)
@@ -104,11 +105,12 @@ def _open_locked(lock: Path, path: Path) -> tuple[int, bool]:
 
 
 def _open_or_create(lock: Path) -> tuple[int, bool]:
-    """Open the lock file; whether it was there before."""
+    """Open the lock file. Returns the handle, and whether the file existed before."""
     with suppress(FileExistsError):
         return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), False
-    # It may have been removed meanwhile, so that this creates it. A link is not followed: the file
-    # that it leads to would be emptied. Windows has no such flag, and creates no links by default.
+    # Another process may have removed the file, so this call can create it. A link is not followed,
+    # because the file that it leads to would become empty. Windows has no such flag, and its users
+    # cannot create links by default.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         return os.open(lock, flags, 0o666), True
@@ -119,7 +121,7 @@ def _open_or_create(lock: Path) -> tuple[int, bool]:
 
 
 def _check_plain(handle: int, lock: Path) -> None:
-    """Refuse a device or a pipe in the place of the lock file."""
+    """Raise an error if the lock file is a device or a pipe."""
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         raise _not_plain(lock)
 

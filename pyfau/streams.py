@@ -1,7 +1,7 @@
-"""Standard output and standard error of the command line: a fault of theirs stops no work.
+"""Standard output and standard error of the command line. An error of these streams stops no work.
 
-`main` replaces both by a `GuardedStream`, so that whatever prints needs no care: messages, progress
-bars, argparse, warnings of Python and of other packages.
+`main` replaces both streams by a `GuardedStream`. So code that prints needs no error handling:
+messages, progress bars, argparse, and warnings of Python and of other packages.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _CLOSED = errno.EBADF
 
 
 class GuardedStream:
-    """A stream of text that never raises. After its first fault, it drops everything.
+    """A stream of text that never raises an error. After the first error, it drops all text.
 
     Args:
-        stream: Where the text goes. None, which stands for a closed stream, drops everything.
+        stream: Where the text goes. None stands for a closed stream: all text is dropped.
 
     Attributes:
-        fault: The error number of the first fault; None if there was none.
+        fault: The number of the first error (errno); None if there was none.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -36,7 +36,7 @@ class GuardedStream:
 
     @property
     def lost_data(self) -> bool:
-        """Whether text was lost that belongs to the result of a command."""
+        """Whether the stream lost text that belongs to the result of a command."""
         return self.fault is not None and self._has_data
 
     def write(self, text: str) -> int:
@@ -56,17 +56,17 @@ class GuardedStream:
             self._has_data = False
 
     def note(self, line: str) -> bool:
-        """Write one line whose loss does not make a command fail.
+        """Write one line. A command does not fail if this line is lost.
 
         Returns:
-            Whether it was written.
+            Whether the line was written.
         """
         written = self._try(lambda: self._stream.write(f"{line}\n"))
         self.flush()
         return written and self.fault is None
 
     def __getattr__(self, name: str) -> Any:
-        """All else that the stream has, such as `isatty`, `fileno` and `encoding`."""
+        """The other attributes of the stream, such as `isatty`, `fileno` and `encoding`."""
         return getattr(self._stream, name)
 
     def _try(self, work: Callable[[], object]) -> bool:
@@ -94,10 +94,10 @@ class CommandStreams:
         self.err = GuardedStream(err)
 
     def status(self, status: int) -> int:
-        """The exit status of the command, and a message if it failed for its standard output.
+        """The exit status of the command. Prints a message if standard output made it fail.
 
-        A reader that left, or a stream that the shell closed, loses nothing but messages, unless
-        the command printed its result. A full disk is a failure in any case.
+        If the reader of a pipe ended or the shell closed the stream, the command fails only if it
+        printed a result there. If the disk is full, the command always fails.
 
         Args:
             status: The exit status of the work.
@@ -109,7 +109,7 @@ class CommandStreams:
             return status
         if not self.out.lost_data and fault in (*_READER_LEFT, _CLOSED):
             return status
-        if fault not in _READER_LEFT:  # `pyfau models | head -n 1` ends without a word
+        if fault not in _READER_LEFT:  # `pyfau models | head -n 1` prints no message
             reason = "it is closed" if fault == _CLOSED else os.strerror(fault)
             self.err.note(f"pyfau: cannot write to standard output: {reason}")
         return status or 1
@@ -117,7 +117,7 @@ class CommandStreams:
 
 @contextmanager
 def guarded_streams() -> Iterator[CommandStreams]:
-    """Replace the standard streams of Python by guarded ones."""
+    """Replace the standard streams of Python by guarded streams."""
     _fill_descriptors()
     before = sys.stdout, sys.stderr
     streams = CommandStreams(*before)
@@ -136,7 +136,7 @@ def guarded(stream: Any) -> GuardedStream:
 def drop_output(stream: Any) -> None:
     """Discard the text in the buffer of a stream, and all later text.
 
-    Python flushes the standard streams once more when it exits, which must not raise an error.
+    Python flushes the standard streams again when it exits. This must not raise an error.
     """
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -147,8 +147,8 @@ def drop_output(stream: Any) -> None:
 def _fill_descriptors() -> None:
     """Open the standard descriptors that the shell closed (`>&-`).
 
-    The next file that is opened would get such a number. Libraries in C write messages to 1 and 2,
-    and would write them into a table.
+    Otherwise the next file that is opened, such as a table, would get one of these numbers.
+    Libraries in C write messages to 1 and 2, so they would write them into the table.
     """
     for number in (0, 1, 2):
         try:

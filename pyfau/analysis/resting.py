@@ -12,22 +12,25 @@ from pyfau.checks import is_number
 from pyfau.tables.rows import AURows
 from pyfau.types import MEASURES
 
-# The scores of a frame sum to the expected number of AUs. A face at rest shows at most one.
+# The sum of the scores of a frame is the expected number of AUs. A face at rest shows at most one.
 MOST_AUS = 1.0
-GOOD_QUALITY = 0.75  # of a face that is near-frontal, sharp, large and not covered
-STRETCH_S = 0.2  # shorter calm stretches are moments within a movement
-LEAST_S = 1.0  # least time at rest in a recording
-CALMEST = 0.5  # share of the calm frames that count: a movement begins and ends in the others
-_USUAL_FPS = 25.0  # of a sequence of images without a frame rate
+GOOD_QUALITY = 0.75  # least quality: the face is near-frontal, sharp, large and not covered
+STRETCH_S = 0.2  # least duration of a calm stretch; shorter ones are parts of a movement
+LEAST_S = 1.0  # least total duration of the calm frames of a recording
+CALMEST = 0.5  # share of the calm frames that count; in the others, movements begin and end
+_USUAL_FPS = 25.0  # frame rate of images for which none is known
 Indices = npt.NDArray[np.int64]
 
 
 def resting_rows(result: AURows, rows: Indices) -> Indices:
-    """The rows in which a face is at rest; empty if the recording does not show it at rest.
+    """Find the rows in which a face is at rest.
 
     Args:
         result: The rows of a recording.
         rows: The scored rows of one face, in the order of the frames.
+
+    Returns:
+        The rows at rest; none if the recording does not show the face at rest for long enough.
     """
     activity = np.nansum(result.raw_scores[rows].astype(np.float64), axis=1)
     calm = activity <= MOST_AUS
@@ -49,7 +52,7 @@ def _frame_rate(result: AURows) -> float:
 
 
 def _in_stretch(calm: npt.NDArray[np.bool_], frames: Indices, least: int) -> npt.NDArray[np.bool_]:
-    """Which rows are in a run of at least `least` consecutive calm frames."""
+    """For each row, whether it is in a run of at least `least` consecutive calm frames."""
     breaks = (np.diff(frames) != 1) | (np.diff(calm) != 0)
     run = np.cumsum(np.r_[0, breaks])
     long_enough: npt.NDArray[np.bool_] = (np.bincount(run) >= least)[run]

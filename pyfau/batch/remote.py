@@ -1,4 +1,4 @@
-"""Inputs that are URIs. fsspec opens them."""
+"""Inputs that are URIs. The package fsspec opens them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from pyfau.errors import MediaError
 from pyfau.limits import LIMITS, Limits
 
-# File systems of fsspec that read from a file which other files and addresses to open. Old versions
-# of fsspec also run expressions from such a file.
+# Refused file systems of fsspec. They read a file that lists other files and addresses to open. Old
+# versions of fsspec also run expressions from such a file.
 _REFUSED = ("reference",)
 
 
@@ -22,7 +22,7 @@ def is_uri(text: str) -> bool:
 
 
 def local_path(uri: str) -> str:
-    """The path of a file:// URI; other URIs stay as they are."""
+    """The path of a file:// URI. Other URIs stay as they are."""
     if not uri.startswith(("file://", "local://")):
         return uri
     from fsspec.implementations.local import LocalFileSystem
@@ -39,7 +39,7 @@ def remote_name(uri: str) -> str:
 
 
 def remote_record(uri: str) -> dict[str, Any]:
-    """Facts that change when the file changes, as `pyfau.video.file_record` of a local file."""
+    """Data that changes when the file changes, like `pyfau.video.file_record` of a local file."""
     with _remote(uri) as (system, path):
         info = system.info(path)
     telling = (
@@ -59,13 +59,13 @@ def remote_record(uri: str) -> dict[str, Any]:
 
 @contextmanager
 def at_hand(source: str, limits: Limits = LIMITS) -> Iterator[Path]:
-    """A local file for an input.
+    """Provide an input as a local file.
 
-    The file of a URI is copied to a temporary folder, which is deleted afterwards.
+    The file of a URI is copied to a temporary folder. The folder is deleted afterwards.
 
     Args:
         source: A path or a URI.
-        limits: Larger files are not copied. A small archive can contain a huge file.
+        limits: Limits for the copied file. A small archive can contain a very large file.
 
     Raises:
         MediaError: The file could not be fetched, or is too large.
@@ -98,11 +98,11 @@ def _remote(uri: str) -> Iterator[tuple[Any, str]]:
 
 
 def _copy(system: Any, remote: str, path: Path, most: int) -> None:
-    """Copy a remote file, up to a number of bytes."""
+    """Copy a remote file. Raises MediaError if it has more than `most` bytes."""
     from fsspec.callbacks import Callback
 
     class Counter(Callback):  # type: ignore[misc,unused-ignore]
-        """Counts what arrives: not every file system states a size, or a true one."""
+        """Counts the bytes that arrive, because a file system can state no size or a wrong one."""
 
         def relative_update(self, inc: int = 1) -> None:
             super().relative_update(inc)

@@ -22,9 +22,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "detect",
         help="score videos, images, folders or a camera",
-        description="Score inputs and write one table for each. A folder of images is one "
-        "sequence. A folder of videos is several inputs. Name a camera by its number or as "
-        "camera:NUMBER, and stop it with Ctrl-C.",
+        description="Score inputs and write one table for each input. A folder of images is one "
+        "input: its images are the frames of one recording, except with --independent. Each video "
+        "in a folder of videos is an input. Name a camera by its number or as camera:NUMBER, and "
+        "stop it with Ctrl-C.",
     )
     _add_files(parser)
     _add_run_options(parser)
@@ -63,13 +64,15 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--anonymise",
         action="store_true",
-        help="cover the faces in overlays; no guarantee, look at every overlay before you share it",
+        help="cover the faces in overlays; it can miss faces, so look at every overlay before you "
+        "share it",
     )
     parser.add_argument(
         "--summary",
         type=Path,
         metavar="FILE.csv",
-        help="also write one table of features, as pyfau summary does: one row per input and face",
+        help="also write one table of features with one row per input and face, as pyfau summary "
+        "does",
     )
 
 
@@ -92,13 +95,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fps", type=float, help="frames per second of image sequences")
     parser.add_argument(
-        "--seconds", type=float, help="stop a camera after this time (default: Ctrl-C)"
+        "--seconds", type=float, help="stop a camera after this time (default: at Ctrl-C)"
     )
     parser.add_argument(
         "--stream",
         type=int,
         metavar="N",
-        help="video stream of files that have several, from 0 (default: the file's default)",
+        help="number of the video stream, from 0, for files with several (default: the file's "
+        "default stream)",
     )
     parser.add_argument(
         "--independent",
@@ -109,7 +113,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         parser,
         "--baseline",
         BaselineSource,
-        "auto: find where each face is at rest in the recording, and subtract its scores there; "
+        "auto: find the frames in which each face is at rest, and subtract its scores in them; "
         "see docs/baseline.md (default: leave the scores as they are)",
     )
 

@@ -74,7 +74,7 @@ def _add_face_options(group: argparse._ArgumentGroup) -> None:
         group,
         "--aligner",
         AlignerName,
-        "what finds the faces: mtcnn, fan, mediapipe, aligned, mesh (default: mtcnn)",
+        "aligner, which finds the faces: mtcnn, fan, mediapipe, aligned, mesh (default: mtcnn)",
     )
     group.add_argument(
         "--aligner-option",
@@ -94,7 +94,8 @@ def _add_face_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-gap",
         type=int,
-        help="number of frames that a face may be missing and keep its face_id (default: 15)",
+        help="number of frames for which a face may be missing and still keep its face_id "
+        "(default: 15)",
     )
 
 
@@ -111,8 +112,8 @@ def _add_row_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=None,
         metavar="T or AU=T",
-        help="score that counts as active, for all AUs or for one; can be repeated (default: the "
-        "model's own)",
+        help="lowest score that counts as active, for all AUs or for one; can be repeated "
+        "(default: the threshold of the model)",
     )
     group.add_argument(
         "--no-intensity",
@@ -124,7 +125,7 @@ def _add_row_options(group: argparse._ArgumentGroup) -> None:
         "--reidentify",
         action="store_true",
         default=False,
-        help="give a person who returns later in a recording the old face_id",
+        help="give a person who returns later in a recording the same face_id as before",
     )
     group.add_argument(
         "--no-measures",
@@ -165,7 +166,7 @@ def add_limit_option(parser: argparse._ActionsContainer) -> None:
         action="append",
         default=None,
         metavar="NAME=VALUE",
-        help="raise or lower a limit of what is decoded, such as image_pixels=2e8; can be "
+        help="change a limit for the size of input files, such as image_pixels=2e8; can be "
         "repeated (default: see docs/video.md#limits)",
     )
 
@@ -180,8 +181,8 @@ def add_baseline_option(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--baseline",
         metavar="auto or QUANTILE",
-        help=f"{text}: auto finds where each face is at rest, a number such as 0.1 takes this "
-        "quantile of its scores; see docs/baseline.md",
+        help=f"{text}: auto finds the frames in which each face is at rest; a number such as 0.1 "
+        "uses this quantile of its scores; see docs/baseline.md",
     )
 
 

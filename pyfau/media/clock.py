@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-# Steps next to a gap that decide about the frame rate there.
+# Number of steps next to a gap from which the frame rate there is computed.
 _NEAR = 8
-# A gap of this number of steps is a hole, unless the frame before it is really shown for so long.
+# A gap of this number of steps is a hole, unless the frame before it is shown during the gap.
 # The second number is for damaged files, and for gaps with equal steps around them.
 _HOLE_STEPS = 4.0
 _HOLE_STEPS_SURE = 1.75
-# This number of steps on each side must be equal within this share, which covers rounding to 1 ms.
+# Number of steps on each side that must be equal within this share. It covers rounding to 1 ms.
 _EQUAL_STEPS = 4
 _EQUAL = 0.08
 # Two time stamps that are closer than this share of a step belong to one frame (two fields).
@@ -32,19 +32,20 @@ _RESTART_SECONDS = 0.5
 # for damaged files, in which frames that depend on each other may be lost together.
 _AGAINST, _AGAINST_DAMAGED = 2, 8
 _MAX_WARNINGS = 20
-# Before the first frame, this number of frames may refer to others that the file does not have.
+# Before the first frame, this number of frames may depend on frames that the file does not have.
 _FEW_SKIPPED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Frames that the source should have, and does not.
+    """Frames that are missing in the source.
 
     Attributes:
-        index: The first index that is left out.
-        count: How many indexes are left out.
-        start_s: Time of the last frame before the hole; of the first lost frame at the start.
-        end_s: Time of the first frame after it; NaN at the end of the source.
+        index: The first missing index.
+        count: Number of missing indexes.
+        start_s: Time of the last frame before the hole. At the start of the source, time of the
+            first missing frame.
+        end_s: Time of the first frame after the hole; NaN at the end of the source.
     """
 
     index: int
@@ -69,9 +70,9 @@ class Clock:
         start_s: The time stamp that becomes time 0.
 
     Attributes:
-        holes: What is missing; filled by `place`.
-        errors: Packets that could not be decoded; counted by the caller.
-        damaged: Whether the decoder marked a frame as damaged; set by the caller.
+        holes: The missing frames. `place` fills this list.
+        errors: Number of packets that could not be decoded. The caller counts them.
+        damaged: Whether the decoder marked a frame as damaged. The caller sets this.
         start_s: The time stamp that becomes time 0.
         first_s: The earliest time of a packet, whether its frame could be decoded or not.
     """
@@ -82,24 +83,24 @@ class Clock:
         self.damaged = False
         self._fps = fps
         self.start_s = start_s
-        self._ahead: list[float] = []  # sorted stamps of packets whose frames have not come out
+        self._ahead: list[float] = []  # sorted stamps of packets that are in the decoder
         self._durations: dict[float, float] = {}
-        self._numbers: dict[float, int] = {}  # of packets in the file, by their stamps
+        self._numbers: dict[float, int] = {}  # numbers of packets in the file, by their stamps
         self._packets = 0
         self._steps: deque[float] = deque(maxlen=_NEAR)
-        self._index = -1  # of the last frame
-        self._time = -math.inf  # of the last frame
+        self._index = -1  # index of the last frame
+        self._time = -math.inf  # time of the last frame
         self._known = -math.inf  # the last time that is not NaN
         self._raw = -math.inf  # the time stamp that belongs to this time
         self._back: float | None = None  # time stamp of the last frame, if it went back
-        self._shift = 0.0  # of a clock that restarted
+        self._shift = 0.0  # shift of a clock that restarted
         self._leading = 0  # packets without a time stamp that are read before the first frame
         self._first_odd: int | None = None
         self.first_s = 0.0
-        self._skipped_s = 0.0  # between the first packet and the first frame
+        self._skipped_s = 0.0  # time between the first packet and the first frame
 
     def announce(self, stamp_s: float | None, duration_s: float | None) -> None:
-        """Take the time stamp of a packet that goes to the decoder next."""
+        """Store the time stamp of a packet that goes to the decoder next."""
         if stamp_s is None:
             if self._index < 0:
                 self._leading += 1
@@ -139,7 +140,7 @@ class Clock:
         return self._advance(time, lost)
 
     def finish(self) -> None:
-        """Note the frames at the end that were announced and did not come."""
+        """Record the frames at the end that were announced and that the decoder did not return."""
         left = self._count_apart(self._ahead[bisect.bisect_right(self._ahead, self._raw) :])
         if self.errors and left and self._index >= 0:
             self.holes.append(Hole(self._index + 1, left, self._time, math.nan))
@@ -147,7 +148,7 @@ class Clock:
 
     @property
     def count(self) -> int:
-        """Indexes that were given out or left out."""
+        """Number of indexes that were assigned to frames or left out."""
         return self._index + 1
 
     @property
@@ -156,7 +157,7 @@ class Clock:
         return self._time
 
     def warnings(self, with_end: bool = True) -> list[str]:
-        """What was wrong with the time stamps and which frames are missing, in words.
+        """Descriptions of wrong time stamps and of missing frames.
 
         Args:
             with_end: Include frames that are missing at the end.
@@ -191,7 +192,7 @@ class Clock:
         return 0.0 if abs(since) < 2e-6 else since
 
     def _place_first(self, raw: float) -> Stamp:
-        """The first frame; packets before it whose frames the decoder refused are a hole."""
+        """Place the first frame. Packets before it that the decoder refused are a hole."""
         if self._is_wild_first(raw):
             self._first_odd = 0
             self._ahead.remove(raw)
@@ -212,7 +213,7 @@ class Clock:
         return self._advance(raw, lost)
 
     def _is_wild_first(self, raw: float) -> bool:
-        """Whether the first time stamp is far after all others, which belong to later packets."""
+        """Whether the first time stamp is long after the stamps of all later packets."""
         number = self._numbers.get(raw)
         early = self._ahead[: bisect.bisect_left(self._ahead, raw)]
         if number is None or self.errors or len(early) < len(self._ahead) - 1:
@@ -222,7 +223,7 @@ class Clock:
         return far and against >= _AGAINST_DAMAGED
 
     def _place_back(self, raw: float) -> Stamp:
-        """A time stamp at or before that of the last frame."""
+        """Place a frame whose time stamp is not after that of the last frame."""
         # A small step back in a damaged file is a packet in the wrong place.
         damaged = self.errors > 0 or self.damaged
         far = not damaged or self._raw - raw > _RESTART_SECONDS
@@ -236,7 +237,7 @@ class Clock:
         return stamp
 
     def _fill(self) -> Stamp:
-        """The time of a frame whose own time stamp cannot be used."""
+        """Place a frame whose own time stamp cannot be used."""
         if self._index < 0:
             return self._advance(self._before_first(), 0)
         # The first frame without a time stamp gets time 0, which needs no warning.
@@ -249,7 +250,7 @@ class Clock:
         return self._advance(self._time + step, 0)
 
     def _before_first(self) -> float:
-        """The time of the first frame if it has none: counted back from the first that has one."""
+        """The time of a first frame without one, counted back from the first frame with a time."""
         if not self._ahead or not self._fps:
             return 0.0
         return max(0.0, self._ahead[0] - self._leading / self._fps)
@@ -282,7 +283,7 @@ class Clock:
         return against >= least and later <= against // 4
 
     def _lost(self, raw: float) -> int:
-        """How many frames are missing before this one."""
+        """Number of frames that are missing before this one."""
         step = self._near_step(raw)
         if not raw - self._raw > _HOLE_STEPS_SURE * step:
             return 0
@@ -318,7 +319,7 @@ class Clock:
         return max(steps) - min(steps) <= _EQUAL * max(steps) + 0.001
 
     def _coming(self, raw: float) -> list[float]:
-        """Steps between the next time stamps from this one on."""
+        """Steps between the next time stamps, starting with this one."""
         first = bisect.bisect_left(self._ahead, raw)
         after = self._ahead[first : first + _NEAR + 1]
         return [b - a for a, b in pairwise(after) if b > a]
@@ -326,7 +327,7 @@ class Clock:
     def _near_step(self, raw: float) -> float:
         """The longer of the usual steps before the last frame and after this one.
 
-        Where the rate changes, the first long step is no hole.
+        If the frame rate changes, the first long step is not a hole.
         """
         usual = []
         if self._steps:
@@ -339,7 +340,7 @@ class Clock:
         return max(usual, default=math.nan)
 
     def _count_apart(self, stamps: list[float]) -> int:
-        """How many frames these stamps belong to; two fields have two."""
+        """Number of frames to which these stamps belong. Two fields of a frame have two stamps."""
         step = self._step()
         count, last = 0, -math.inf
         for stamp in stamps:

@@ -1,4 +1,4 @@
-"""Video files to frames, with PyAV: every frame that can be decoded, upright, at its own time."""
+"""Decodes video files with PyAV: every frame that can be decoded, upright, with its own time."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from pyfau.types import Frame
 # Packets are read some time before they are decoded, for the clock: see `pyfau.media.clock`.
 _AHEAD_PACKETS = 24
 _AHEAD_BYTES = 8 << 20
-# After damage, decoders return a few frames in the wrong order. This number of frames is kept back
-# to sort them, if their time stamps differ by less than this.
+# After damage, decoders return a few frames in the wrong order. To sort the frames, this number of
+# them is kept back if their time stamps differ by less than this number of seconds.
 _HELD_FRAMES = 2
 _SORTED_SECONDS = 2.0
-# A damaged container can have good packets after an error. Reading ends after this number of errors
-# in a row.
+# A damaged container can have good packets after an error. Reading ends after this number of
+# consecutive errors.
 _MAX_READ_ERRORS = 32
-# Number of packets since the last key frame that are stored, and number of frames that may be lost
-# at the end: a decoder with several threads keeps this number of frames.
+# Bytes of the stored packets since the last key frame, and number of frames that may be lost at the
+# end, because a decoder with several threads keeps this number of frames.
 _RECENT_BYTES = 32 << 20
 _MAX_RESCUED = 32
 # Dolby Vision without a base layer for other players (profile 5) has these tags.
@@ -43,10 +43,10 @@ _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 _UNSPECIFIED = 2
 # These containers have one length for all streams, which FFmpeg copies to each.
 _SHARED_LENGTH = ("asf",)
-# From a damaged place on, FFmpeg treats the rest of a GIF as one image. An image takes at most 1.5
-# bytes a pixel, and palettes and comments.
+# After a damaged place, FFmpeg treats the rest of a GIF as one image. An image has at most 1.5
+# bytes per pixel, plus its palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
-# The start of a fragment of an MP4 file, after its size: two boxes, one in the other.
+# The start of a fragment of an MP4 file, after its size: a box that begins with another box.
 _FRAGMENT, _FRAGMENT_BYTES = re.compile(rb"moof....mfhd", re.DOTALL), 12
 # Bytes of a file that are searched at a time.
 _CHUNK_BYTES = 1 << 20
@@ -65,20 +65,20 @@ class VideoDecoder:
     """One video stream of a file.
 
     Args:
-        path: The file, which exists.
-        number: Which of its video streams, from 0; None for its default.
-        limits: What is refused.
+        path: The file. It must exist.
+        number: Number of the video stream, from 0; None for the default stream.
+        limits: Larger files and frames are refused.
         threads: Number of decoding threads. Each keeps its own frames in memory.
-        containers: Names of the containers that are opened.
+        containers: Names of the containers that may be opened.
 
     Attributes:
-        fps: Frames per second, the average where the rate varies; None if unknown.
+        fps: Frames per second; the average if the rate varies; None if unknown.
         frame_count: Estimate of the number of frames, None if unknown.
-        warnings: What is wrong with the file, in words; complete after the last frame.
-        clock: Its `holes` list what is missing.
+        warnings: Descriptions of the problems of the file; complete after the last frame.
+        clock: Its attribute `holes` lists the missing frames.
 
     Raises:
-        MediaError: Not a video in a format that pyfau reads, or too large.
+        MediaError: The file is not a video in a format that pyfau reads, or is too large.
         OptionError: There is no stream of this number.
     """
 
@@ -119,12 +119,12 @@ class VideoDecoder:
         self._corrupt = 0
         self._errors = 0
         self._path = path
-        # Of the packets of all streams, since the start of the file.
+        # Times and positions of the packets of all streams, since the start of the file.
         self._begin_s, self._end_s = math.inf, -math.inf
         self._begin_byte, self._end_byte = math.inf, 1
 
     def frames(self) -> Frames:
-        """Decode; `index` and `time_s` of the frames only grow."""
+        """Decode the frames. Their `index` and `time_s` only increase."""
         try:
             converter = RGBConverter()
             for image, place in _Deinterlacer().filtered(self._placed()):
@@ -174,7 +174,7 @@ class VideoDecoder:
             self._check_animation(path, context.width * context.height)
 
     def _check_animation(self, path: Path, pixels: int) -> None:
-        """Count the images of a GIF, which packs a blank one into a few bytes."""
+        """Count the images of a GIF, because a blank image takes only a few bytes."""
         most = min(self._limits.animation_frames, self._limits.animation_pixels // max(1, pixels))
         with open_container(path, self._limits) as container:
             count = 0
@@ -192,9 +192,9 @@ class VideoDecoder:
             )
 
     def _announced(self) -> int | None:
-        """The number of frames by the file's own account."""
+        """The number of frames that the file announces."""
         count = self._stream.frames
-        edited = "mov" in self._container.format.name  # the number may include what is cut off
+        edited = "mov" in self._container.format.name  # may include frames that are cut off
         if count > 0 and not edited:
             return int(count)
         length = self._length_s()
@@ -210,7 +210,7 @@ class VideoDecoder:
         return None
 
     def _packets(self) -> Iterator[Any]:
-        """Packets of the stream, announced to the clock some time before they are decoded."""
+        """Packets of the stream. The clock gets their time stamps before they are decoded."""
         waiting: deque[Any] = deque()
         held = 0
         for packet in self._read():
@@ -229,7 +229,7 @@ class VideoDecoder:
         yield from waiting
 
     def _note_place(self, packet: Any) -> None:
-        """Remember where the packets of all streams begin and end."""
+        """Store where the packets of all streams begin and end."""
         if packet.pos is not None:
             self._begin_byte = min(self._begin_byte, packet.pos)
             self._end_byte = max(self._end_byte, packet.pos + packet.size)
@@ -259,7 +259,7 @@ class VideoDecoder:
     def _read(self) -> Iterator[Any]:
         """Packets of images and sound, also after errors of the container; the last one is empty.
 
-        Sound shows where the file ends: the video may end before.
+        Sound shows where the file ends, because the video may end earlier.
         """
         errors = 0
         streams = self._container.streams
@@ -283,7 +283,7 @@ class VideoDecoder:
         self.clock.errors += 1
 
     def _decoded(self) -> Iterator[Any]:
-        """Frames as the decoder returns them; it goes on after a packet that it refuses."""
+        """Frames as the decoder returns them. Decoding continues after a packet that it refuses."""
         recent = _Recent()
         last: int | None = None
         for packet in self._packets():
@@ -304,7 +304,7 @@ class VideoDecoder:
                 yield frame
 
     def _ordered(self) -> Iterator[tuple[Any, float | None]]:
-        """Frames with their time stamps in seconds, in the order of these where damage mixed it."""
+        """Frames with their time stamps in seconds, sorted if damage changed their order."""
         held: list[tuple[Any, float | None]] = []
         last = -math.inf
         for frame in self._decoded():
@@ -339,7 +339,7 @@ class VideoDecoder:
             yield frame, _Place(stamp, self._pixel_aspect(), turn_of(_display_matrix(frame)))
 
     def _pixel_aspect(self) -> Fraction | None:
-        """The shape of a pixel by the container, or by the images where it changes in the stream.
+        """The pixel shape from the container, or from the images if it changes in the stream.
 
         Broadcasters switch between 4:3 and 16:9.
         """
@@ -360,7 +360,7 @@ class VideoDecoder:
     def _sum_up(self) -> None:
         truncated = self._truncation()
         said = self.clock.warnings(with_end=truncated is None)
-        if self._errors and not (truncated and not said):  # a cut explains them
+        if self._errors and not (truncated and not said):  # a cut file explains these errors
             said.append(f"the file is damaged: FFmpeg reported {self._errors} errors")
         if self._corrupt:
             said.append(f"{self._corrupt} frames are damaged in part; the decoder filled them in")
@@ -391,7 +391,7 @@ class VideoDecoder:
     def _reached(self) -> float:
         """The number of frames up to the last one.
 
-        By number and by time: where the rate varies, the announced number may be a wrong guess.
+        It uses numbers and times. If the rate varies, the announced number may be wrong.
         """
         index = self.clock.count
         if not self.fps or not index:
@@ -399,13 +399,13 @@ class VideoDecoder:
         return max(index, (self.clock.time_s - self.clock.first_s) * self.fps + 1)
 
     def _lost_of_avi(self) -> bool:
-        """Whether packets are missing in an AVI file, which has the exact number of them."""
+        """Whether packets are missing in an AVI file, which states their exact number."""
         if not self._by_order or not self._stream.frames or self._last_dts is None:
             return False
         return bool(self._last_dts + 1 < self._stream.frames)
 
     def _reaches_its_end(self, slack: float) -> bool:
-        """Whether the packets of all streams fill the time that the file announces for them."""
+        """Whether the packets of all streams reach the duration that the file announces."""
         shared = self._container.format.name in _SHARED_LENGTH or not self._stream.duration
         length = self._length_s()
         if not shared or not length or not self.fps:
@@ -413,7 +413,7 @@ class VideoDecoder:
         tolerance = slack / self.fps
         # Some containers count from the first time stamp, others from 0.
         start = self.clock.start_s if 0 < self.clock.start_s < length else 0.0
-        # A late start is a lost one if the file has the bytes for it.
+        # After a late start, the beginning is lost if the file has bytes for it.
         has_bytes = self._begin_byte / self._end_byte > 0.5 * start / length
         if start > tolerance and has_bytes:
             return False
@@ -434,9 +434,9 @@ class VideoDecoder:
 class _Recent:
     """The packets since the last key frame.
 
-    With several threads, the decoder reports errors late. One at the end of the stream makes PyAV
-    or FFmpeg drop the frames that are still in the decoder, so the last packets are decoded again
-    in one thread.
+    With several threads, the decoder reports errors late. After an error at the end of the stream,
+    PyAV or FFmpeg drops the frames that are still in the decoder. So the last packets are decoded
+    again in one thread.
     """
 
     def __init__(self) -> None:
@@ -444,7 +444,7 @@ class _Recent:
         self._bytes = 0
 
     def add(self, packet: Any) -> None:
-        """Remember a packet that goes to the decoder."""
+        """Store a packet that goes to the decoder."""
         if packet.is_keyframe or self._bytes > _RECENT_BYTES:
             self._packets, self._bytes = [], 0
         if packet.size:
@@ -452,12 +452,12 @@ class _Recent:
             self._bytes += packet.size
 
     def complete(self, frames: list[Any], stream: Any, last: int | None) -> list[Any]:
-        """The last frames of the decoder, and those that it dropped.
+        """The last frames of the decoder, and the frames that it dropped.
 
         Args:
-            frames: What the decoder returned at the end of the stream.
+            frames: The frames that the decoder returned at the end of the stream.
             stream: The stream.
-            last: The latest time stamp of the frames before them.
+            last: The latest time stamp before these frames.
         """
         stamps = [frame.pts for frame in frames if frame.pts is not None]
         if last is not None:
@@ -489,10 +489,10 @@ class _Recent:
 
 
 class _Deinterlacer:
-    """Gives frames of two fields whole lines: as many frames come out as go in.
+    """Deinterlaces frames. The number of frames does not change.
 
-    From the first interlaced frame on, all frames pass through the filter, which leaves those
-    alone that are not interlaced.
+    From the first interlaced frame on, all frames pass through the filter. The filter does not
+    change frames that are not interlaced.
     """
 
     def __init__(self) -> None:
@@ -554,7 +554,7 @@ def _deinterlace_graph(frame: Any) -> Graph:
 
 
 def _has_fragment(file: BinaryIO) -> bool:
-    """Whether a fragment of an MP4 file starts somewhere in the rest of a file."""
+    """Whether a fragment of an MP4 file starts anywhere in the rest of a file."""
     before = b""
     while chunk := file.read(_CHUNK_BYTES):
         if _FRAGMENT.search(before + chunk):
@@ -564,7 +564,7 @@ def _has_fragment(file: BinaryIO) -> bool:
 
 
 def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float) -> int:
-    """Where a frame belongs among those that are held."""
+    """The position of a frame among the frames that are kept back."""
     place = len(held)
     if stamp <= last:
         return place

@@ -1,4 +1,4 @@
-"""Whether a video that was written is whole: writers in C can lose its end without an error."""
+"""Checks whether a written video is complete. Writers in C can lose its end without an error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HEAD = 32  # bytes that contain the size of a part
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the top-level parts of a video file fill it exactly, by the sizes that they announce.
+    """Whether the sizes of the top-level parts of a video file add up to the size of the file.
 
-    Writers put the sizes in when they finish the file. After a failed write they are missing, or
-    larger than the file.
+    Each part announces its size. Writers write the sizes when they finish the file. After a failed
+    write, the sizes are missing or larger than the file.
 
     Args:
         path: An .avi, .mp4, .mkv or .webm file.
@@ -74,7 +74,7 @@ def _element_size(head: bytes, left: int) -> int:
 
 
 def _length(head: bytes) -> int:
-    """The length of the number at the start, which is in the leading zeros of its first byte."""
+    """Bytes of the number at the start. The leading zeros of its first byte give this length."""
     return 9 - head[0].bit_length() if head and head[0] else 0
 
 

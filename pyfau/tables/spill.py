@@ -1,6 +1,6 @@
-"""A Parquet table on a full disk: the rows that the disk has room for are kept.
+"""A Parquet table on a full disk: pyfau keeps the rows that the disk has room for.
 
-A Parquet file cannot be read without its end, and Arrow cannot write the end after an error.
+A Parquet file cannot be read without its end. Arrow cannot write the end after an error.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 
 from pyfau.tables.metadata import import_pyarrow
 
-_SHARE = 0.8  # of the rows that should fit, and of those of the attempt before
+_SHARE = 0.8  # share of the rows that should fit, then of the rows of the previous attempt
 
 
 class SpillFile(io.RawIOBase):
-    """Takes what Arrow writes. From the first error on, it goes to memory instead of the disk.
+    """The file that Arrow writes to. After the first error, it stores the data in memory.
 
     Args:
-        file: The file on the disk, empty.
+        file: The file on the disk, which is empty.
 
     Attributes:
         fault: The first error; None if there was none.
@@ -32,7 +32,7 @@ class SpillFile(io.RawIOBase):
         self._spilled = io.BytesIO()
 
     def writable(self) -> bool:
-        """True."""
+        """Whether the file can be written: always True."""
         return True
 
     def write(self, data: Any) -> int:
@@ -55,20 +55,20 @@ class SpillFile(io.RawIOBase):
         return self.size + self._spilled.tell()
 
     def check(self) -> None:
-        """Raise the error of the disk, if there was one."""
+        """Raise the first error of the disk, if there was one."""
         if self.fault is not None:
             raise self.fault
 
     def read_all(self, on_disk: BinaryIO) -> bytes:
-        """All that was written: what reached the disk, which is read back, and the rest."""
+        """All bytes that were written: those on the disk, then those in memory."""
         return on_disk.read(self.size) + self._spilled.getvalue()
 
 
 def cut_table(data: bytes, rows: int, metadata: dict[str, str]) -> bytes:
-    """The first rows of a Parquet file, as a Parquet file.
+    """Make a Parquet file of the first rows of a Parquet file.
 
     Args:
-        data: The whole file.
+        data: The complete file.
         rows: Number of rows to keep.
         metadata: Metadata of the schema.
     """
@@ -88,12 +88,12 @@ def cut_table(data: bytes, rows: int, metadata: dict[str, str]) -> bytes:
 
 
 def fewer_rows(rows: int, size: int, room: int) -> Iterator[int]:
-    """Numbers of rows to try, down to 1, for a disk that has no room for all of them.
+    """Yield smaller and smaller numbers of rows to try on a disk that has no room for all rows.
 
     Args:
-        rows: All rows.
+        rows: Number of all rows.
         size: Bytes of the file with all rows.
-        room: Bytes of it that the disk had room for.
+        room: Number of these bytes that the disk had room for.
     """
     count = int(rows * min(1.0, room / size) * _SHARE)
     while count > 0:
