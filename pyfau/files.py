@@ -327,6 +327,11 @@ def real_path(path: StrPath) -> Path:
     return Path(os.path.realpath(path))
 
 
+def has_content(path: Path) -> bool:
+    """Whether the path names a plain file that is not empty; writing it would lose something."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def is_folder(path: StrPath) -> bool:
     """Whether the folder exists. False if the operating system rejects the path."""
     try:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from pyfau.analysis.resting import LEAST_S, resting_rows
-from pyfau.checks import check_choice
+from pyfau.checks import check_choice, is_number
 from pyfau.choices import BaselineMode, BaselineSource
 from pyfau.errors import InputError, OptionError
 from pyfau.intensity import FROM_NETWORK, expected_intensity
@@ -156,11 +156,7 @@ def _grade_offsets(result: AURows) -> list[tuple[float, float]] | None:
 def _quantiles(
     result: AURows, quantile: float, per_face: bool, notes: list[str]
 ) -> dict[int, _Array]:
-    if (
-        isinstance(quantile, bool)
-        or not isinstance(quantile, int | float)
-        or not 0.0 <= quantile <= 1.0
-    ):
+    if not is_number(quantile) or not 0.0 <= quantile <= 1.0:
         raise OptionError(f"quantile must be a number in [0, 1], got {quantile!r}")
     rows = _rows_of_faces(result)
     raw = result.raw_scores

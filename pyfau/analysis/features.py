@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyfau.analysis.summary import summarize
 from pyfau.errors import InputError, OptionError, PyfauError
-from pyfau.files import check_is_other, escape_text, is_folder, natural_key, open_plain
+from pyfau.files import (
+    check_is_other,
+    escape_text,
+    has_content,
+    is_folder,
+    natural_key,
+    open_plain,
+)
 from pyfau.limits import LIMITS, Limits
 from pyfau.messages import progress_bar
 from pyfau.tables.cells import guard_cell
@@ -77,9 +84,9 @@ def check_features(output: Path, overwrite: bool = False) -> None:
     """
     if output.suffix.lower() != ".csv" or output.is_dir():
         raise OptionError(f"features are written to a .csv file, got {output}")
-    has_content = output.is_file() and output.stat().st_size > 0
-    is_ours = has_content and (_is_features(output) or _is_table(output))
-    if has_content and not is_ours and not overwrite:
+    if overwrite or not has_content(output):
+        return
+    if not _is_features(output) and not _is_table(output):
         raise OptionError(
             f"{output} exists and is not a table of features; --overwrite replaces it"
         )

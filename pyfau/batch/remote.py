@@ -84,13 +84,13 @@ def at_hand(source: str, limits: Limits = LIMITS) -> Iterator[Path]:
 def _remote(uri: str) -> Iterator[tuple[Any, str]]:
     import fsspec
 
+    for part in uri.split("::"):
+        protocol = part.partition("://")[0]
+        if protocol in _REFUSED:
+            raise MediaError(f"{uri}: {protocol}:// is refused, because it opens other files")
     try:
-        for part in uri.split("::"):
-            protocol = part.partition("://")[0]
-            if protocol in _REFUSED:
-                raise MediaError(f"{uri}: {protocol}:// is refused, because it opens other files")
         yield fsspec.core.url_to_fs(uri)
-    except MediaError:
+    except MediaError:  # the file is too large
         raise
     except Exception as error:  # each file system has its own exceptions
         reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"

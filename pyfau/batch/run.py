@@ -123,7 +123,7 @@ def _is_done(detector: AUDetector, job: Job, options: JobOptions, here: Mapping[
     from pyfau.media.images import file_record
     from pyfau.tables.metadata import is_complete
 
-    if not _has_baseline(job.table, detector.baseline):
+    if not _has_baseline(job.table, detector.baseline, detector.limits):
         return False
     expected = detector.settings() | {"input": here, "stream": None}
     if not is_image(job.source) and not is_folder(job.source):
@@ -137,11 +137,11 @@ def _is_done(detector: AUDetector, job: Job, options: JobOptions, here: Mapping[
     return is_complete(job.table, expected, detector.limits)
 
 
-def _has_baseline(table: Path, option: str | None) -> bool:
+def _has_baseline(table: Path, option: str | None, limits: Limits) -> bool:
     """Whether the scores of a table were adjusted as this run would adjust them."""
     from pyfau.tables.metadata import read_metadata
 
-    record = read_metadata(table).get("baseline")
+    record = read_metadata(table, limits).get("baseline")
     if option is None or record is None:
         return record is option
     wanted = {"source": option, "mode": "subtract", "per_face": True}
@@ -150,6 +150,7 @@ def _has_baseline(table: Path, option: str | None) -> bool:
 
 def _objection(job: Job, options: JobOptions, input_path: str, limits: Limits) -> str | None:
     """The reason why the outputs of a job must not be written; None if they can be."""
+    from pyfau.files import has_content
     from pyfau.media.images import file_record
     from pyfau.tables.metadata import is_foreign, read_metadata
 
@@ -160,7 +161,7 @@ def _objection(job: Job, options: JobOptions, input_path: str, limits: Limits) -
     other = _path_in(recorded, "input")
     if not job.named and other not in (None, input_path):
         return f"{table} is the table of {other}; give another --output"
-    if overlay is None or not _has_content(overlay):
+    if overlay is None or not has_content(overlay):
         return None
     if _path_in(recorded, "overlay") == file_record(overlay)["path"]:
         return None
@@ -169,11 +170,6 @@ def _objection(job: Job, options: JobOptions, input_path: str, limits: Limits) -
     if not options.overwrite:
         return f"{overlay} exists and is not the overlay of {table}; --overwrite replaces it"
     return None
-
-
-def _has_content(path: Path) -> bool:
-    """Whether there is a file that is not empty. A device or a pipe is none."""
-    return path.is_file() and path.stat().st_size > 0
 
 
 def _path_in(recorded: Mapping[str, Any], key: str) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from pyfau.errors import DependencyError, InputError
 from pyfau.files import (
     escape_text,
+    has_content,
     locked,
     open_plain,
     read_file,
@@ -127,7 +128,7 @@ def is_foreign(path: StrPath, limits: Limits = LIMITS) -> bool:
     """Whether a file exists that pyfau did not write as a table. An empty file is not foreign."""
     path = Path(path)
     try:
-        if not path.is_file() or path.stat().st_size == 0:
+        if not has_content(path):
             return False
         if "complete" in read_metadata(path, limits):
             return False

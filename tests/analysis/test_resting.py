@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,9 +191,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AUDet
     folder = tmp_path / "tiny"
     save_model(tiny_model(21), folder)
 
-    def made(**options: object) -> AUDetector:
+    def made(**options: Any) -> AUDetector:
         aligner = ScriptedAligner(STORY)
-        return AUDetector(folder, aligner=aligner, measures=False, device="cpu", **options)  # type: ignore[arg-type]
+        return AUDetector(folder, aligner=aligner, measures=False, device="cpu", **options)
 
     return made
 

@@ -33,7 +33,10 @@ def test_inputs_are_scored_resumed_and_summarised(tmp_path: Path, media: Path) -
         (ScoreOptions(jobs=0), "--jobs must be at least 1, got 0"),
         (ScoreOptions(threads=0), "--threads must be at least 1, got 0"),
         (ScoreOptions(gpu_share=1), "are for --runner ray"),
-        (ScoreOptions(runner="slurm"), "unknown runner 'slurm': expected one of local, ray"),  # type: ignore[arg-type]
+        (
+            ScoreOptions(runner="slurm"),  # type: ignore[arg-type]
+            "unknown runner 'slurm': expected one of local, ray",
+        ),
         (ScoreOptions(format="parket"), "Did you mean 'parquet'?"),  # type: ignore[arg-type]
         (ScoreOptions(summary="a.txt"), "features are written to a .csv file"),
     ],

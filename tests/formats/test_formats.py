@@ -195,8 +195,8 @@ def test_pyfeat_and_back(result: AUResult) -> None:
 def test_a_file_of_pyfeat_itself(tmp_path: Path) -> None:
     path = tmp_path / "fex.csv"
     path.write_text(
-        "FaceRectX,FaceRectY,FaceRectWidth,FaceRectHeight,FaceScore,x_0,mesh_x_477,Pitch,X,AU01,AU12,AU43,Happy,Identity,"
-        "Identity_512,input,frame,approx_time\n"
+        "FaceRectX,FaceRectY,FaceRectWidth,FaceRectHeight,FaceScore,x_0,mesh_x_477,Pitch,X,"
+        "AU01,AU12,AU43,Happy,Identity,Identity_512,input,frame,approx_time\n"
         "10.5,20,100,120,0.99,1,1,0.1,3,0.25,0.75,0.5,0.9,Person_1,0.3,C:\\clip.mp4,0,00:00\n"
         "nan,nan,nan,nan,nan,,,,,,,,,,,C:\\clip.mp4,1,00:00\n"
     )

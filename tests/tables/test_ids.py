@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from test_result import AUS, META, empty_row, face_row, result_of
@@ -39,7 +41,7 @@ def test_each_face_once_and_the_face_of_each_row() -> None:
         (lambda ids: ids[3], None),
     ],
 )
-def test_uses_of_the_former_column_work_and_warn(use, value) -> None:  # type: ignore[no-untyped-def]
+def test_uses_of_the_former_column_work_and_warn(use: Callable[[Any], Any], value: Any) -> None:
     ids = result_of(ROWS).face_ids
     with pytest.warns(DeprecationWarning, match="the face of each row is in result.face_id_column"):
         assert use(ids) == value
