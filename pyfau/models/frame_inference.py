@@ -13,6 +13,7 @@ from pyfau.errors import OptionError
 from pyfau.models.engines import open_engine, resolve_engine
 from pyfau.models.frame_export import export_scores
 from pyfau.models.frame_network import FrameNetwork
+from pyfau.models.half import choose_precision
 from pyfau.models.packed import can_pack, fold, pack
 
 _CPU_FRAMES = 8  # frames that a CPU scores at a time
@@ -54,8 +55,8 @@ def accelerate_frames(
 
     Args:
         model: A plain network in eval mode.
-        precision: "auto", "float32", "bfloat16", or "float16" on a GPU. "auto" is float32: no half
-            precision was measured with published weights.
+        precision: "auto", "float32", "bfloat16", or "float16" on a GPU. "auto" is bfloat16 if
+            `choose_precision` measures that the scores stay close to float32, with these weights.
         engine: "auto", "torch", "onnxruntime" or "openvino"; the last two are for a CPU.
 
     Returns:
@@ -85,7 +86,7 @@ def _resolve(model: FrameNetwork, precision: str, engine: str) -> tuple[torch.dt
     if precision == "float16" and on_cpu:
         raise OptionError("precision 'float16' is for a GPU; a CPU takes float32 or bfloat16")
     if precision == "auto":
-        precision = "float32"
+        precision = choose_precision(model, _prepare) if chosen == "torch" else "float32"
     if precision != "float32" and chosen == "torch" and not model.heavy_part:
         name = model.config.network
         raise OptionError(f"{name} computes in float32 only, got precision {precision!r}")

@@ -24,6 +24,7 @@ from pyfau.files import cache_folder, read_file, replace_file
 from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
 from pyfau.models.engines import EngineFunction, import_onnxruntime, open_quantised
+from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR
 from pyfau.models.quantise import QUANTISER, quantise_encode
 from pyfau.records import TEXT, check_record, parse_json
@@ -32,6 +33,7 @@ from pyfau.types import UInt8Array
 INT8_FILE = "encode-int8.onnx"  # in a model directory, with INT8_RECORD
 INT8_RECORD = "encode-int8.json"
 _DIGEST = 32  # bytes of a sha256
+_FACES = files("pyfau") / "assets" / "calibration"
 _WAIT_S = 0.2  # seconds between two checks of a file that another process is making
 
 
@@ -76,7 +78,7 @@ def open_int8(
     return open_quantised(data, engine)
 
 
-def network_hash(model: MDHR) -> str:
+def network_hash(model: MDHR | FrameNetwork) -> str:
     """Hexadecimal sha256 of the configuration and weights of a plain network."""
     digest = hashlib.sha256(model.config.to_json().encode())
     for key, value in model.state_dict().items():
@@ -183,8 +185,7 @@ def included_crops(model: MDHR) -> UInt8Array:
     Raises:
         OptionError: The network takes crops of another size or template.
     """
-    folder = files("pyfau") / "assets" / "calibration"
-    made_for = parse_json((folder / "faces.json").read_bytes(), "faces.json")
+    made_for = _description()
     size = int(made_for["input_size"])
     template = np.asarray(made_for["template"])
     config = model.config
@@ -193,7 +194,24 @@ def included_crops(model: MDHR) -> UInt8Array:
             f"precision 'int8' for {config.name} needs calibration on faces: run "
             f"`pyfau quantise MODEL --frames FACES -o DIR` and give DIR as the model"
         )
-    return _decode_sheet((folder / "faces.webp").read_bytes(), size)
+    return included_faces()
+
+
+def included_faces() -> UInt8Array:
+    """The calibration crops in the package: faces of different people.
+
+    Returns:
+        (F, S, S, 3) uint8 RGB.
+
+    Raises:
+        OptionError: OpenCV cannot decode them.
+    """
+    return _decode_sheet((_FACES / "faces.webp").read_bytes(), int(_description()["input_size"]))
+
+
+def _description() -> Any:
+    """The record that belongs to the calibration crops."""
+    return parse_json((_FACES / "faces.json").read_bytes(), "faces.json")
 
 
 def _decode_sheet(packed: bytes, size: int) -> UInt8Array:
