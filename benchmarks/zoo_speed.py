@@ -39,7 +39,7 @@ def compare(name: str, precision: str, repeats: int) -> None:
     (config,) = [config for config in recognised if config is not None]
     model = build(config).eval().requires_grad_(False)
     model.load_state_dict(from_official(state, config))
-    accelerate(model, precision)
+    chosen, _ = accelerate(model, precision)
     x = zoo.images(7)[:1]
     with torch.inference_mode():
         difference = float((plain_scores(config, state, x)[0] - model.encode(x)).abs().max())
@@ -50,7 +50,7 @@ def compare(name: str, precision: str, repeats: int) -> None:
     plain, fast = statistics.median(plain_s), statistics.median(fast_s)
     ratios = [a / b for a, b in zip(plain_s, fast_s, strict=True)]
     print(
-        f"{name}: plain {plain * 1e3:.0f} ms, pyfau {fast * 1e3:.0f} ms, "
+        f"{name}: plain {plain * 1e3:.0f} ms, pyfau ({chosen}) {fast * 1e3:.0f} ms, "
         f"{statistics.median(ratios):.2f} x, least times {min(plain_s) / min(fast_s):.2f} x, "
         f"largest difference {difference:.1e}",
         flush=True,
