@@ -15,7 +15,7 @@ from pyfau.models.export import export_encode
 from pyfau.models.frame_inference import accelerate_frames
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.half import BFLOAT16_BOUND, has_bfloat16
-from pyfau.models.int8 import open_int8
+from pyfau.models.int8 import open_int8, resolve_int8_engine
 from pyfau.models.mdhr import KERNELS, MDHR, TOKENS, FrameFeatures, NoDynamics, PatchProjection
 from pyfau.models.packed import can_pack, fold, pack
 
@@ -95,9 +95,9 @@ def accelerate(
         WeightsError: The int8 file in the model directory is damaged.
     """
     if isinstance(model, FrameNetwork):
-        return accelerate_frames(model, precision, engine)
+        return accelerate_frames(model, precision, engine, folder)
     if precision == "int8":
-        chosen = _int8_engine(model, engine)
+        chosen = resolve_int8_engine(model.device, engine)
         use_engine(model, open_int8(model, folder, chosen))
         return "int8", chosen
     chosen = resolve_engine(engine)
@@ -116,18 +116,6 @@ def accelerate(
         run = open_engine(chosen, lambda path: export_encode(model, path), dtype)
         use_engine(model, run)
     return str(dtype).removeprefix("torch."), chosen
-
-
-def _int8_engine(model: MDHR, engine: str) -> str:
-    """The engine for int8; refuses int8 where it does not exist."""
-    resolve_engine(engine)
-    if model.device.type != "cpu":
-        raise OptionError(f"precision 'int8' is for the CPU, and the device is {model.device}")
-    if engine == "torch":
-        raise OptionError(
-            "precision 'int8' needs the engine 'onnxruntime', 'openvino' or 'auto', got 'torch'"
-        )
-    return "onnxruntime" if engine == "auto" else engine
 
 
 def use_engine(model: MDHR, run: EngineFunction) -> None:
