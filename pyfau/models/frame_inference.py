@@ -112,7 +112,7 @@ def _resolve(model: FrameNetwork, precision: str, engine: str) -> tuple[torch.dt
     if chosen != "torch" and not on_cpu:
         raise OptionError(f"engine {engine!r} is for the CPU, and the device is {model.device}")
     if precision == "float16" and on_cpu:
-        raise OptionError("precision 'float16' is for a GPU; a CPU takes float32 or bfloat16")
+        raise OptionError("precision 'float16' is for a GPU; a CPU takes float32, bfloat16 or int8")
     if precision == "auto":
         precision = choose_precision(model, _prepare) if chosen == "torch" else "float32"
     if precision != "float32" and chosen == "torch" and not model.heavy_part:
