@@ -26,7 +26,7 @@ from pyfau.faces.mtcnn import MTCNNAligner
 TRAIN_STEP = 3  # in training clips, one of this number of frames is labelled
 MOST_FRAMES = 240  # in clips for validation and test
 RENDERED_STEP, RENDERED_PADDING = 4, 0.15
-FACE_STEP = 7  # MTCNN gets one of this number of faces
+FACE_STEP = 1  # MTCNN gets one of this number of faces
 
 
 class Teacher:
