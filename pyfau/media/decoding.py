@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 from av.filter import Graph
@@ -18,6 +17,7 @@ from av.stream import Disposition
 from pyfau.errors import MediaError, OptionError
 from pyfau.media.clock import Clock, Stamp
 from pyfau.media.colour import RGBConverter
+from pyfau.media.endings import has_fragment, lost_at_ts_end
 from pyfau.media.formats import CONTAINERS, check_pixels, open_container
 from pyfau.media.frames import Frames
 from pyfau.media.limits import Limits
@@ -43,13 +43,11 @@ _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 _UNSPECIFIED = 2
 # These containers have one length for all streams, which FFmpeg copies to each.
 _SHARED_LENGTH = ("asf",)
+# These containers state exactly where the last frame ends.
+_EXACT_LENGTH = ("matroska,webm", "flv")
 # After a damaged place, FFmpeg treats the rest of a GIF as one image. An image has at most 1.5
 # bytes per pixel, plus its palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
-# The start of a fragment of an MP4 file, after its size: a box that begins with another box.
-_FRAGMENT, _FRAGMENT_BYTES = re.compile(rb"moof....mfhd", re.DOTALL), 12
-# Bytes of a file that are searched at a time.
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,7 @@ class VideoDecoder:
         # Times and positions of the packets of all streams, since the start of the file.
         self._begin_s, self._end_s = math.inf, -math.inf
         self._begin_byte, self._end_byte = math.inf, 1
+        self._last_byte: int | None = None  # start of the last packet of this stream
 
     def frames(self) -> Frames:
         """Decode the frames. Their `index` and `time_s` only increase."""
@@ -130,7 +129,7 @@ class VideoDecoder:
             for image, place in _Deinterlacer().filtered(self._placed()):
                 rgb = make_upright(converter.convert(image), place.pixel_aspect, place.turn)
                 yield Frame(place.stamp.index, place.stamp.time_s, rgb)
-            self.clock.finish()
+            self.clock.finish(self._exact_end_s(), self._slack())
             self._sum_up()
         finally:
             self._container.close()
@@ -218,20 +217,22 @@ class VideoDecoder:
                 self._note_place(packet)
             if packet.stream_index != self._stream.index:
                 continue
-            # Packets that an edit list cuts off are decoded and not shown.
-            if packet.size and not packet.is_discard:
+            if packet.size:
                 self._announce(packet)
             waiting.append(packet)
             held += packet.size
             while len(waiting) > _AHEAD_PACKETS or (len(waiting) > 1 and held > _AHEAD_BYTES):
                 held -= waiting[0].size
                 yield waiting.popleft()
+        self.clock.is_read = True
         yield from waiting
 
     def _note_place(self, packet: Any) -> None:
         """Store where the packets of all streams begin and end."""
         if packet.pos is not None:
             self._begin_byte = min(self._begin_byte, packet.pos)
+            if packet.stream_index == self._stream.index:
+                self._last_byte = packet.pos
             self._end_byte = max(self._end_byte, packet.pos + packet.size)
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is not None and packet.time_base:
@@ -244,6 +245,10 @@ class VideoDecoder:
         if self._container.format.name == "gif" and packet.size > self._most_gif_bytes:
             self._swallowed = True
         stamp = packet.dts if self._by_order else packet.pts
+        if packet.is_discard:
+            if stamp is not None:
+                self.clock.announce_cut(float(stamp * base))
+            return
         if self._first_dts is None:
             self._first_dts = packet.dts
         if packet.dts is not None:
@@ -299,7 +304,7 @@ class VideoDecoder:
                 frames = recent.complete(frames, self._stream, last)
             for frame in frames:
                 self._corrupt += bool(frame.is_corrupt)
-                self.clock.damaged = self._corrupt > 0
+                self.clock.damaged = self._corrupt
                 last = frame.pts if last is None else max(last, frame.pts or last)
                 yield frame
 
@@ -366,11 +371,7 @@ class VideoDecoder:
             said.append(f"{self._corrupt} frames are damaged in part; the decoder filled them in")
         if truncated:
             said.append(truncated)
-        if self._has_unread_fragments():
-            said.append(
-                f"the file is damaged after {self.clock.time_s:.3f} s: "
-                "the fragments there cannot be read, and their frames are missing"
-            )
+        said += self._damaged_end()
         self.warnings += said
 
     def _truncation(self) -> str | None:
@@ -379,7 +380,7 @@ class VideoDecoder:
         announced = self.frame_count
         if announced is None:
             return None
-        slack = max(4, 0.02 * announced)
+        slack = self._slack()
         if self._lost_of_avi():
             slack = 0.5
         elif self._reaches_its_end(slack):
@@ -387,6 +388,21 @@ class VideoDecoder:
         if announced - self._reached() <= slack:
             return None
         return f"the file announces {announced} frames, but holds {self._seen}: it may be truncated"
+
+    def _slack(self) -> float:
+        """Number of frames that may be missing in a file that is not cut off."""
+        return max(4.0, 0.02 * (self.frame_count or 0))
+
+    def _exact_end_s(self) -> float | None:
+        """The time stamp at which the last frame ends, if the file states it; else None."""
+        if self._container.format.name not in _EXACT_LENGTH:
+            return None
+        stated = _seconds(self._stream.metadata.get("DURATION", ""))
+        if stated and self._container.metadata.get("ENCODER", "").startswith("Lavf"):
+            return stated
+        if len(self._container.streams) == 1 and self._container.duration:
+            return float(self._container.duration / av.time_base)
+        return None
 
     def _reached(self) -> float:
         """The number of frames up to the last one.
@@ -419,16 +435,24 @@ class VideoDecoder:
             return False
         return self._begin_s <= tolerance and self._end_s + start >= length - tolerance
 
-    def _has_unread_fragments(self) -> bool:
-        """Whether a fragmented MP4 file continues after the place where FFmpeg stopped."""
-        if "mov" not in self._container.format.name:
-            return False
+    def _damaged_end(self) -> list[str]:
+        """What is wrong after the last packet that FFmpeg found, in words."""
+        name = self._container.format.name
+        lost = 0
+        fragments = False
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._end_byte)
-                return _has_fragment(file)
+            if "mov" in name:
+                fragments = has_fragment(self._path, self._end_byte)
+            if name == "mpegts" and self._last_byte is not None:
+                lost = lost_at_ts_end(self._path, self._last_byte)
         except OSError:  # removed since it was opened
-            return False
+            return []
+        where = f"the file is damaged after {self.clock.time_s:.3f} s"
+        if fragments:
+            return [f"{where}: the fragments there cannot be read, and their frames are missing"]
+        if lost:
+            return [f"{where}: {lost} bytes there are no video, so frames may be missing"]
+        return []
 
 
 class _Recent:
@@ -553,16 +577,6 @@ def _deinterlace_graph(frame: Any) -> Graph:
     return graph
 
 
-def _has_fragment(file: BinaryIO) -> bool:
-    """Whether a fragment of an MP4 file starts anywhere in the rest of a file."""
-    before = b""
-    while chunk := file.read(_CHUNK_BYTES):
-        if _FRAGMENT.search(before + chunk):
-            return True
-        before = chunk[-_FRAGMENT_BYTES:]
-    return False
-
-
 def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float) -> int:
     """The position of a frame among the frames that are kept back."""
     place = len(held)
@@ -581,6 +595,15 @@ def _display_matrix(frame: Any) -> bytes | None:
         if item.type.name == "DISPLAYMATRIX":
             return bytes(item)
     return None
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds of a time such as 00:01:02.500; None for other text."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return None
 
 
 def _positive(rate: Fraction | None) -> float | None:

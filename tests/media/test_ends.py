@@ -163,3 +163,72 @@ def test_a_small_step_back_after_damage_does_not_move_the_clock() -> None:
     times = [clock.place(STEP * number).time_s for number in numbers]
     assert (np.diff(times) > 0).all()
     assert times[-1] == pytest.approx(STEP * 39)
+
+
+def without_frames(path: Path, numbers: list[int]) -> Path:
+    """A copy of a transport stream without some of its images, in the order of the file."""
+    packets = [path.read_bytes()[at : at + 188] for at in range(0, path.stat().st_size, 188)]
+    image, kept = -1, []
+    for packet in packets:
+        is_video = (packet[1] & 0x1F, packet[2]) == (1, 0)
+        image += is_video and bool(packet[1] & 0x40)
+        if not (is_video and image in numbers):
+            kept.append(packet)
+    copy = path.with_name("without.ts")
+    copy.write_bytes(b"".join(kept))
+    return copy
+
+
+@pytest.mark.parametrize("numbers", [[1], [1, 2], [3], [3, 5], [45], [47], [48], [44, 46]])
+def test_lost_frames_near_the_ends_of_a_transport_stream(
+    tmp_path: Path, numbers: list[int]
+) -> None:
+    path = write(tmp_path / "a.ts", "libx264", options={"g": "50", "bf": "0"})
+    reader = read_video(without_frames(path, numbers))
+    indexes = [frame.index for frame in reader]
+    # FFmpeg's decoder drops the last image if the one before it is missing.
+    assert [k for k in range(49) if k not in numbers] == [k for k in indexes if k < 49]
+    holes = [k for hole in reader.holes for k in range(hole.index, hole.index + hole.count)]
+    assert sorted([*indexes, *holes]) == list(range(50))
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv"])
+def test_lost_frames_at_the_end_by_the_length_in_the_header(
+    tmp_path: Path, name: str, lost: int
+) -> None:
+    path = write(tmp_path / name, "libx264", options={"g": "50", "bf": "0"})
+    assert not read_video(path).warnings
+    with av.open(str(path)) as file:
+        start = [packet.pos for packet in file.demux(video=0) if packet.size][-lost]
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + bytes(len(data) - start))
+    reader = read_video(path)
+    assert len(list(reader)) == 50 - lost
+    assert [(hole.index, hole.count) for hole in reader.holes] == [(50 - lost, lost)]
+    assert "missing at the end of the file" in reader.warnings[0]
+
+
+def test_zeros_at_the_end_of_a_transport_stream(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ts", "libx264", options={"g": "50", "bf": "0"})
+    assert not read_video(path).warnings
+    data = path.read_bytes()
+    path.write_bytes(data[: -3 * 188] + bytes(3 * 188))
+    reader = read_video(path)
+    assert len(list(reader)) < 50
+    (warning,) = reader.warnings
+    assert warning.startswith("the file is damaged after 1.")
+    assert "564 bytes there are no video" in warning
+
+
+def test_the_last_frames_of_a_trimmed_stream_are_not_missed(tmp_path: Path) -> None:
+    """The last image in the file is shown after some that were cut off."""
+    options = {"g": "50", "bf": "2", "x264-params": "b-adapt=0:b-pyramid=none"}
+    path = write(tmp_path / "a.ts", "libx264", options=options)
+    with av.open(str(path)) as file:
+        stamps = [packet.pts for packet in file.demux(video=0) if packet.size]
+    last = max(k for k in range(50) if stamps[k] == max(stamps[: k + 1]) and k < 48)
+    reader = read_video(without_frames(path, list(range(last + 1, 50))))
+    times = [frame.time_s for frame in reader]
+    assert np.diff(times)[-1] == pytest.approx(3 * STEP, abs=1e-3)
+    assert not reader.warnings
