@@ -39,6 +39,9 @@ _RESTART_SECONDS = 0.5
 # A time stamp is wild if this number of later packets has earlier time stamps. The second number is
 # for damaged files, in which frames that depend on each other may be lost together.
 _AGAINST, _AGAINST_DAMAGED = 2, 8
+# Decoders return their first frames after this number of packets. If they return none for more,
+# they cannot read them, for example because another codec begins in the stream.
+_MOST_UNSHOWN = 16
 _MAX_WARNINGS = 20
 # Before the first frame, this number of frames may depend on frames that the file does not have.
 _FEW_SKIPPED = 4
@@ -81,6 +84,8 @@ class Clock:
         holes: The missing frames. `place` fills this list.
         errors: Number of packets that could not be decoded. The caller counts them.
         damaged: Number of frames that the decoder marked as damaged. The caller counts them.
+        unshown: Number of the last packets for which the decoder returned no frame. The caller
+            counts them.
         is_read: Whether all packets were announced. The caller sets this.
         start_s: The time stamp that becomes time 0.
         first_s: The earliest time of a packet, whether its frame could be decoded or not.
@@ -90,6 +95,7 @@ class Clock:
         self.holes: list[Hole] = []
         self.errors = 0
         self.damaged = 0
+        self.unshown = 0
         self.is_read = False
         self._fps = fps
         self.start_s = start_s
@@ -190,6 +196,8 @@ class Clock:
         if end_s is not None and self._is_steady():
             until_end = round((end_s - self.start_s - self._raw) / self._step()) - 1
             left = max(left, until_end if until_end <= most else 0)
+        if self.unshown > _MOST_UNSHOWN:
+            left = max(left, self.unshown)
         if left:
             self.holes.append(Hole(self._index + 1, left, self._time, math.nan))
             self._index += left

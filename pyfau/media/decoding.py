@@ -43,8 +43,11 @@ _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 _UNSPECIFIED = 2
 # These containers have one length for all streams, which FFmpeg copies to each.
 _SHARED_LENGTH = ("asf",)
-# These containers state exactly where the last frame ends.
-_EXACT_LENGTH = ("matroska,webm", "flv")
+# In these containers, FFmpeg and mkvmerge state exactly where the last frame ends.
+_EXACT_LENGTH, _EXACT_WRITERS = ("matroska,webm", "flv", "asf"), ("Lavf", "libebml")
+# Without this flag, this decoder drops all frames between a lost frame and the next key frame, also
+# those that are nearly right. With it, it also returns frames before the first key frame.
+_KEEP_DAMAGED, _DROPS_DAMAGED = {"flags": "+output_corrupt"}, "hevc"
 # After a damaged place, FFmpeg treats the rest of a GIF as one image. An image has at most 1.5
 # bytes per pixel, plus its palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
@@ -101,6 +104,9 @@ class VideoDecoder:
         context.thread_type = "AUTO"
         context.thread_count = threads
         context.options = {"max_pixels": str(limits.frame_pixels)}
+        self._is_started = context.name != _DROPS_DAMAGED
+        if not self._is_started:
+            context.options |= _KEEP_DAMAGED
         self._first_aspect = context.sample_aspect_ratio
         self.fps = _positive(self._stream.guessed_rate) or _positive(self._stream.average_rate)
         self.frame_count = self._announced()
@@ -108,6 +114,8 @@ class VideoDecoder:
         self.clock = Clock(self.fps, 0.0 if start is None else start / av.time_base)
         # AVI counts its packets; FFmpeg only guesses when their frames are shown.
         self._by_order = self._container.format.name == "avi"
+        # MXF files without the table of the order of images have the same stamp for both orders.
+        self._may_lack_order = self._container.format.name == "mxf"
         self._first_dts: int | None = None
         self._last_dts: int | None = None
         self._delay: int | None = None  # number of packets between a packet and its frame
@@ -245,6 +253,7 @@ class VideoDecoder:
         if self._container.format.name == "gif" and packet.size > self._most_gif_bytes:
             self._swallowed = True
         stamp = packet.dts if self._by_order else packet.pts
+        self._may_lack_order &= packet.pts == packet.dts
         if packet.is_discard:
             if stamp is not None:
                 self.clock.announce_cut(float(stamp * base))
@@ -300,13 +309,26 @@ class VideoDecoder:
             except (av.FFmpegError, ValueError):
                 self._count_error()
                 frames = []
+            self._count_unshown(packet, len(frames))
             if not packet.size:
                 frames = recent.complete(frames, self._stream, last)
             for frame in frames:
+                self._is_started |= not frame.is_corrupt
+                if not self._is_started:
+                    continue
                 self._corrupt += bool(frame.is_corrupt)
                 self.clock.damaged = self._corrupt
                 last = frame.pts if last is None else max(last, frame.pts or last)
                 yield frame
+
+    def _count_unshown(self, packet: Any, frames: int) -> None:
+        """Count the packets since the last frame."""
+        if not packet.size:  # the end, where the decoder returns the frames that it kept
+            self.clock.unshown = max(0, self.clock.unshown - frames)
+        elif frames:
+            self.clock.unshown = 0
+        elif not packet.is_discard:
+            self.clock.unshown += 1
 
     def _ordered(self) -> Iterator[tuple[Any, float | None]]:
         """Frames with their time stamps in seconds, sorted if damage changed their order."""
@@ -327,6 +349,8 @@ class VideoDecoder:
         base = self._stream.time_base
         if not base:
             return None
+        if self._may_lack_order and not self._seen:
+            self._by_order = self._stream.codec_context.has_b_frames
         if not self._by_order:
             return None if frame.pts is None else float(frame.pts * base)
         if frame.dts is None:  # one of the last frames
@@ -397,8 +421,12 @@ class VideoDecoder:
         """The time stamp at which the last frame ends, if the file states it; else None."""
         if self._container.format.name not in _EXACT_LENGTH:
             return None
+        metadata = self._container.metadata
+        writer = metadata.get("ENCODER") or metadata.get("encoder") or ""
+        if not writer.startswith(_EXACT_WRITERS):
+            return None
         stated = _seconds(self._stream.metadata.get("DURATION", ""))
-        if stated and self._container.metadata.get("ENCODER", "").startswith("Lavf"):
+        if stated:
             return stated
         if len(self._container.streams) == 1 and self._container.duration:
             return float(self._container.duration / av.time_base)

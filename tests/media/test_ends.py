@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clips import damaged, numbered, write
+from clips import damaged, number_of, numbered, write
 
 from pyfau.media.clock import Clock
 from pyfau.media.readers import read_video
@@ -209,6 +209,19 @@ def test_lost_frames_at_the_end_by_the_length_in_the_header(
     assert "missing at the end of the file" in reader.warnings[0]
 
 
+def test_lost_frames_at_the_end_of_wmv(tmp_path: Path) -> None:
+    """A block of this container holds several images."""
+    path = write(tmp_path / "a.wmv", "wmv2", options={"b": "4M", "qmax": "2"})
+    data = path.read_bytes()
+    # The last block, and the index after it.
+    path.write_bytes(data[:-4000] + bytes(4000))
+    reader = read_video(path)
+    left = len(list(reader))
+    assert 46 <= left < 50
+    assert [(hole.index, hole.count) for hole in reader.holes] == [(left, 50 - left)]
+    assert "missing at the end of the file" in reader.warnings[0]
+
+
 def test_zeros_at_the_end_of_a_transport_stream(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ts", "libx264", options={"g": "50", "bf": "0"})
     assert not read_video(path).warnings
@@ -231,4 +244,47 @@ def test_the_last_frames_of_a_trimmed_stream_are_not_missed(tmp_path: Path) -> N
     reader = read_video(without_frames(path, list(range(last + 1, 50))))
     times = [frame.time_s for frame in reader]
     assert np.diff(times)[-1] == pytest.approx(3 * STEP, abs=1e-3)
+    assert not reader.warnings
+
+
+HEVC = {"x265-params": "keyint=20:min-keyint=20:scenecut=0:bframes=0:log-level=none"}
+
+
+def test_hevc_frames_after_a_lost_one_are_kept(tmp_path: Path) -> None:
+    """FFmpeg's decoder drops them up to the next key frame unless a flag is set."""
+    path = write(tmp_path / "a.ts", "libx265", options=HEVC)
+    reader = read_video(without_frames(path, [25]))
+    assert [frame.index for frame in reader] == [k for k in range(50) if k != 25]
+    assert reader.warnings[0].startswith("frame 25 is missing")
+    assert "frames are damaged in part" in reader.warnings[-1]
+
+
+def test_hevc_frames_before_the_first_key_frame_are_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ts", "libx265", options=HEVC)
+    frames = list(read_video(without_frames(path, list(range(5)))))
+    assert [number_of(frame.rgb) for frame in frames] == list(range(20, 50))
+
+
+@pytest.mark.parametrize("codecs", [("libx265", "mpeg4"), ("libx264", "libx265")])
+def test_another_codec_in_the_middle_of_a_stream(tmp_path: Path, codecs: tuple[str, str]) -> None:
+    options = {"libx265": HEVC, "libx264": {"bf": "0"}, "mpeg4": {}}
+    parts = [
+        write(tmp_path / f"{codec}.ts", codec, count=40, options=options[codec]) for codec in codecs
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    reader = read_video(path)
+    assert len(list(reader)) <= 40
+    end = reader.holes[-1]
+    assert np.isnan(end.end_s)
+    assert end.count >= 35
+
+
+def test_the_order_of_h264_images_in_mxf(tmp_path: Path) -> None:
+    """FFmpeg writes them without the table of their order."""
+    path = write(tmp_path / "a.mxf", "libx264", options={"g": "10", "bf": "2"})
+    reader = read_video(path)
+    frames = list(reader)
+    assert [number_of(frame.rgb) for frame in frames] == list(range(50))
+    np.testing.assert_allclose([frame.time_s for frame in frames], STEP * np.arange(50), atol=1e-6)
     assert not reader.warnings
