@@ -17,6 +17,12 @@ from av.stream import Disposition
 from pyfau.errors import MediaError, OptionError
 from pyfau.media.clock import Clock, Stamp
 from pyfau.media.colour import RGBConverter
+from pyfau.media.damage import (
+    HIDING_CODECS,
+    count_damaged_gif_images,
+    damaged_matroska_parts,
+    is_damaged_packet,
+)
 from pyfau.media.endings import has_fragment, lost_at_ts_end
 from pyfau.media.formats import CONTAINERS, check_pixels, open_container
 from pyfau.media.frames import Frames
@@ -48,6 +54,8 @@ _EXACT_LENGTH, _EXACT_WRITERS = ("matroska,webm", "flv", "asf"), ("Lavf", "libeb
 # Without this flag, this decoder drops all frames between a lost frame and the next key frame, also
 # those that are nearly right. With it, it also returns frames before the first key frame.
 _KEEP_DAMAGED, _DROPS_DAMAGED = {"flags": "+output_corrupt"}, "hevc"
+# With this option, this decoder refuses damaged images. Without it, it reports no damage.
+_STRICT, _HIDES_ERRORS = {"err_detect": "explode"}, "mjpeg"
 # After a damaged place, FFmpeg treats the rest of a GIF as one image. An image has at most 1.5
 # bytes per pixel, plus its palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
@@ -107,6 +115,10 @@ class VideoDecoder:
         self._is_started = context.name != _DROPS_DAMAGED
         if not self._is_started:
             context.options |= _KEEP_DAMAGED
+        self._tolerant: Any = None
+        if context.name == _HIDES_ERRORS:
+            self._tolerant = _copy_of(context)
+            context.options |= _STRICT
         self._first_aspect = context.sample_aspect_ratio
         self.fps = _positive(self._stream.guessed_rate) or _positive(self._stream.average_rate)
         self.frame_count = self._announced()
@@ -123,6 +135,7 @@ class VideoDecoder:
         self._swallowed = False
         self._seen = 0
         self._corrupt = 0
+        self._packet_count = self._damaged_packets = self._refused_packets = 0
         self._errors = 0
         self._path = path
         # Times and positions of the packets of all streams, since the start of the file.
@@ -226,6 +239,7 @@ class VideoDecoder:
             if packet.stream_index != self._stream.index:
                 continue
             if packet.size:
+                self._check_packet(packet)
                 self._announce(packet)
             waiting.append(packet)
             held += packet.size
@@ -247,6 +261,14 @@ class VideoDecoder:
             begin = float(stamp * packet.time_base) - self.clock.start_s
             self._begin_s = min(self._begin_s, begin)
             self._end_s = max(self._end_s, begin + float((packet.duration or 0) * packet.time_base))
+
+    def _check_packet(self, packet: Any) -> None:
+        """Look for damage that the decoder does not report."""
+        context = self._stream.codec_context
+        self._packet_count += 1
+        if context.name in HIDING_CODECS:
+            pixels = context.width * context.height
+            self._damaged_packets += is_damaged_packet(context.name, bytes(packet), pixels)
 
     def _announce(self, packet: Any) -> None:
         base = packet.time_base or Fraction(0)
@@ -307,8 +329,7 @@ class VideoDecoder:
             except av.error.EOFError:
                 continue
             except (av.FFmpegError, ValueError):
-                self._count_error()
-                frames = []
+                frames = self._decode_again(packet)
             self._count_unshown(packet, len(frames))
             if not packet.size:
                 frames = recent.complete(frames, self._stream, last)
@@ -320,6 +341,15 @@ class VideoDecoder:
                 self.clock.damaged = self._corrupt
                 last = frame.pts if last is None else max(last, frame.pts or last)
                 yield frame
+
+    def _decode_again(self, packet: Any) -> list[Any]:
+        """The frames of a packet that the decoder refused."""
+        frames = [] if self._tolerant is None else _decode(self._tolerant, packet)
+        if frames:
+            self._refused_packets += 1
+        else:
+            self._count_error()
+        return frames
 
     def _count_unshown(self, packet: Any, frames: int) -> None:
         """Count the packets since the last frame."""
@@ -395,6 +425,7 @@ class VideoDecoder:
             said.append(f"{self._corrupt} frames are damaged in part; the decoder filled them in")
         if truncated:
             said.append(truncated)
+        said += self._hidden_damage()
         said += self._damaged_end()
         self.warnings += said
 
@@ -463,6 +494,22 @@ class VideoDecoder:
             return False
         return self._begin_s <= tolerance and self._end_s + start >= length - tolerance
 
+    def _hidden_damage(self) -> list[str]:
+        """What is wrong in the file that the decoder did not report, in words."""
+        said = []
+        name = self._container.format.name
+        # If it is in most packets, it is a habit of the recorder.
+        damaged = max(self._damaged_packets, self._refused_packets)
+        if 0 < damaged <= self._packet_count / 2:
+            said.append(f"the data of {damaged} frames are damaged; the images there may be wrong")
+        if name == "gif":
+            count = count_damaged_gif_images(self._path)
+            if count:
+                said.append(f"{count} images are damaged; parts of them are missing")
+        if name.startswith("matroska"):
+            said += _wrong_parts(self._path, self.clock.start_s)
+        return said
+
     def _damaged_end(self) -> list[str]:
         """What is wrong after the last packet that FFmpeg found, in words."""
         name = self._container.format.name
@@ -525,16 +572,10 @@ class _Recent:
 
     def decode_again(self, stream: Any, last: int | None) -> list[Any]:
         """The frames with a time stamp after `last`."""
-        context = av.CodecContext.create(stream.codec_context.name, "r")
-        context.extradata = stream.codec_context.extradata
-        context.options = dict(stream.codec_context.options)
-        context.thread_count = 1
-        kept = []
+        context = _copy_of(stream.codec_context)
+        kept: list[Any] = []
         for packet in [*self._packets, None]:
-            try:
-                frames = context.decode(packet)
-            except (av.FFmpegError, ValueError):
-                continue
+            frames = _decode(context, packet)
             kept += [f for f in frames if f.pts is not None and (last is None or f.pts > last)]
             del kept[:-_MAX_RESCUED]
         return kept
@@ -603,6 +644,39 @@ def _deinterlace_graph(frame: Any) -> Graph:
     graph.link_nodes(source, lines, sink)
     graph.configure()
     return graph
+
+
+def _copy_of(context: Any) -> Any:
+    """A decoder for the same stream, with one thread."""
+    copy = av.CodecContext.create(context.name, "r")
+    copy.extradata = context.extradata
+    copy.options = dict(context.options)
+    copy.thread_count = 1
+    return copy
+
+
+def _decode(context: Any, packet: Any) -> list[Any]:
+    """The frames for a packet; none if the decoder refuses it."""
+    try:
+        return list(context.decode(packet))
+    except (av.FFmpegError, ValueError):
+        return []
+
+
+def _wrong_parts(path: Path, start_s: float) -> list[str]:
+    """The parts of a Matroska file whose checksum is wrong, in words."""
+    try:
+        spans = damaged_matroska_parts(path)
+    except OSError:  # removed since it was opened
+        return []
+    if not spans:
+        return []
+    first, last = spans[0], spans[-1]
+    end = "the end" if math.isinf(last.end_s) else f"{last.end_s - start_s:.3f} s"
+    where = f"from {first.start_s - start_s:.3f} s to {end}"
+    if len(spans) > 1:
+        where = f"in {len(spans)} parts {where}"
+    return [f"the file has wrong checksums {where}: frames there may be wrong"]
 
 
 def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float) -> int:
