@@ -522,11 +522,17 @@ class VideoDecoder:
                 lost = lost_at_ts_end(self._path, self._last_byte)
         except OSError:  # removed since it was opened
             return []
-        where = f"the file is damaged after {self.clock.time_s:.3f} s"
+        last_s = self.clock.time_s
         if fragments:
-            return [f"{where}: the fragments there cannot be read, and their frames are missing"]
+            return [
+                f"the file is damaged after {last_s:.3f} s: "
+                "the fragments there cannot be read, and their frames are missing"
+            ]
         if lost:
-            return [f"{where}: {lost} bytes there are no video, so frames may be missing"]
+            return [
+                f"the file is damaged after {last_s:.3f} s: "
+                f"{lost} bytes there are no video, so frames may be missing"
+            ]
         return []
 
 

@@ -12,7 +12,7 @@ from pyfau.errors import WeightsError
 from pyfau.models.engines import import_onnxruntime
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.onnx_files import OPSET, make_folder, write_onnx
-from pyfau.models.packed import fold
+from pyfau.packed import fold
 from pyfau.version import __version__
 
 TOLERANCE = 1e-4  # of the values, for a range of 1

@@ -13,7 +13,7 @@ from pyfau.errors import OptionError
 from pyfau.models.engines import open_engine, resolve_engine
 from pyfau.models.frame_export import export_scores
 from pyfau.models.frame_network import FrameNetwork
-from pyfau.models.packed import can_pack, fold, pack
+from pyfau.packed import can_pack, fold, pack
 
 _CPU_FRAMES = 8  # frames that a CPU scores at a time
 

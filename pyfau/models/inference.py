@@ -16,7 +16,7 @@ from pyfau.models.frame_inference import accelerate_frames
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.int8 import open_int8
 from pyfau.models.mdhr import KERNELS, MDHR, TOKENS, FrameFeatures, NoDynamics, PatchProjection
-from pyfau.models.packed import can_pack, fold, pack
+from pyfau.packed import can_pack, fold, pack
 
 # "auto" selects bfloat16 if 99 of 100 scores differ from float32 by at most this bound. The
 # measured differences are rounded up: ResNet-50 and Swin-B with random weights, the larger of BP4D
