@@ -103,6 +103,8 @@ class Clock:
         self._durations: dict[float, float] = {}
         self._numbers: dict[float, int] = {}  # numbers of packets in the file, by their stamps
         self._cut: deque[float] = deque(maxlen=_MAX_STAMPS)
+        # Stamps of packets before which others may be missing.
+        self._breaks: deque[float] = deque(maxlen=_MAX_STAMPS)
         self._last_announced = -math.inf
         self._is_reordered = False  # whether frames are stored in another order than shown
         self._packets = 0
@@ -121,8 +123,16 @@ class Clock:
         self.first_s = 0.0
         self._skipped_s = 0.0  # time between the first packet and the first frame
 
-    def announce(self, stamp_s: float | None, duration_s: float | None) -> None:
-        """Store the time stamp of a packet that goes to the decoder next."""
+    def announce(
+        self, stamp_s: float | None, duration_s: float | None, *, follows: bool = False
+    ) -> None:
+        """Store the time stamp of a packet that goes to the decoder next.
+
+        Args:
+            stamp_s: The time stamp; None if it has none.
+            duration_s: How long its frame is shown; None if unknown.
+            follows: Whether the file states that no packet is missing before this one.
+        """
         if stamp_s is None:
             if self._index < 0:
                 self._leading += 1
@@ -136,6 +146,8 @@ class Clock:
         self._packets += 1
         if duration_s:
             self._durations[stamp] = duration_s
+        if not follows:
+            self._breaks.append(stamp)
         if len(self._ahead) > _MAX_STAMPS:  # the decoder returns no frames for them
             self._forget(self._ahead.pop(0))
 
@@ -440,13 +452,24 @@ class Clock:
         sure = self.errors or self._is_regular(after, gap / step)
         steps = _HOLE_STEPS_SURE if sure else _HOLE_STEPS
         # A frame that is shown during most of the gap explains it: no frame is missing.
-        if gap < steps * step or lasts > 0.75 * gap or self._is_cut(before, after):
+        if gap < steps * step or lasts > 0.75 * gap or self._is_explained(before, after):
+            return 0
+        if not sure and self._is_usual_gap(gap, after):
             return 0
         return max(0, round(gap / step) - 1)
 
-    def _is_cut(self, before: float, after: float) -> bool:
-        """Whether an edit list cuts off frames between two frames."""
-        return any(before < stamp < after for stamp in self._cut)
+    def _is_explained(self, before: float, after: float) -> bool:
+        """Whether the file states that no frame is missing between two frames.
+
+        Either an edit list cuts off the frames between them, or no packet is missing there.
+        """
+        if any(before < stamp < after for stamp in self._cut):
+            return True
+        return not self._signs() and not any(before < stamp for stamp in self._breaks)
+
+    def _is_usual_gap(self, gap: float, after: float) -> bool:
+        """Whether another step that is near is as long, as in recordings of a screen."""
+        return any(step > 0.5 * gap for step in [*self._steps, *self._coming(after)])
 
     def _is_regular(self, raw: float, gap_steps: float) -> bool:
         """Whether nearly all steps before the last frame and after this one are equal.

@@ -40,6 +40,8 @@ _SORTED_SECONDS = 2.0
 # A damaged container can have good packets after an error. Reading ends after this number of
 # consecutive errors.
 _MAX_READ_ERRORS = 32
+# A decoder returns a frame at most this number of packets after its own.
+_MOST_DELAY = 128
 # Bytes of the stored packets since the last key frame, and number of frames that may be lost at the
 # end, because a decoder with several threads keeps this number of frames.
 _RECENT_BYTES = 32 << 20
@@ -56,6 +58,8 @@ _EXACT_LENGTH, _EXACT_WRITERS = ("matroska,webm", "flv", "asf"), ("Lavf", "libeb
 _KEEP_DAMAGED, _DROPS_DAMAGED = {"flags": "+output_corrupt"}, "hevc"
 # With this option, this decoder refuses damaged images. Without it, it reports no damage.
 _STRICT, _HIDES_ERRORS = {"err_detect": "explode"}, "mjpeg"
+# Bytes after the last packet of an FLV file that can be its end. More are another recording.
+_FLV_END_BYTES = 1024
 # After a damaged place, FFmpeg treats the rest of a GIF as one image. An image has at most 1.5
 # bytes per pixel, plus its palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
@@ -128,8 +132,9 @@ class VideoDecoder:
         self._by_order = self._container.format.name == "avi"
         # MXF files without the table of the order of images have the same stamp for both orders.
         self._may_lack_order = self._container.format.name == "mxf"
-        self._first_dts: int | None = None
+        self._fed: deque[int] = deque(maxlen=_MOST_DELAY)  # stamps of the last decoded packets
         self._last_dts: int | None = None
+        self._next_dts: int | None = None  # of the next packet, if none is missing
         self._delay: int | None = None  # number of packets between a packet and its frame
         self._most_gif_bytes = 2 * context.width * context.height + _GIF_EXTRA_BYTES
         self._swallowed = False
@@ -217,7 +222,11 @@ class VideoDecoder:
         edited = "mov" in self._container.format.name  # may include frames that are cut off
         if count > 0 and not edited:
             return int(count)
-        length = self._length_s()
+        length = self._length_s() or 0.0
+        # Most containers count from 0, where the video may not have begun yet.
+        start = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+        if 0 < start < length:
+            length -= start
         by_time = math.floor(length * self.fps + 0.5) if length and self.fps else 0
         known = [number for number in (count, by_time) if number > 0]
         return min(known) if known else None
@@ -280,8 +289,6 @@ class VideoDecoder:
             if stamp is not None:
                 self.clock.announce_cut(float(stamp * base))
             return
-        if self._first_dts is None:
-            self._first_dts = packet.dts
         if packet.dts is not None:
             self._last_dts = packet.dts
         # Also set where a stream was joined from parts, so it is no damage by itself.
@@ -290,7 +297,19 @@ class VideoDecoder:
         self.clock.announce(
             None if stamp is None else float(stamp * base),
             float(packet.duration * base) if packet.duration else None,
+            follows=self._follows(packet),
         )
+
+    def _follows(self, packet: Any) -> bool:
+        """Whether an MP4 file states that nothing is missing between two packets.
+
+        Its tables list all frames, so only fragments can be missing.
+        """
+        expected, self._next_dts = self._next_dts, None
+        if "mov" not in self._container.format.name or packet.dts is None or not packet.duration:
+            return False
+        self._next_dts = packet.dts + packet.duration
+        return expected is not None and packet.dts <= expected
 
     def _read(self) -> Iterator[Any]:
         """Packets of images and sound, also after errors of the container; the last one is empty.
@@ -324,6 +343,8 @@ class VideoDecoder:
         last: int | None = None
         for packet in self._packets():
             recent.add(packet)
+            if packet.size and packet.dts is not None:
+                self._fed.append(packet.dts)
             try:
                 frames = self._stream.decode(packet)
             except av.error.EOFError:
@@ -383,11 +404,12 @@ class VideoDecoder:
             self._by_order = self._stream.codec_context.has_b_frames
         if not self._by_order:
             return None if frame.pts is None else float(frame.pts * base)
-        if frame.dts is None:  # one of the last frames
+        if frame.dts not in self._fed:  # one of the last frames
             return self.clock.next_announced()
+        place = self._fed.index(frame.dts)
         if self._delay is None:
-            self._delay = frame.dts - (self._first_dts or 0)
-        return float((frame.dts - self._delay) * base)
+            self._delay = place
+        return float(self._fed[max(0, place - self._delay)] * base)
 
     def _placed(self) -> Iterator[tuple[Any, _Place]]:
         for frame, seconds in self._ordered():
@@ -520,6 +542,8 @@ class VideoDecoder:
                 fragments = has_fragment(self._path, self._end_byte)
             if name == "mpegts" and self._last_byte is not None:
                 lost = lost_at_ts_end(self._path, self._last_byte)
+            if name == "flv":
+                lost = max(0, self._path.stat().st_size - self._end_byte - _FLV_END_BYTES)
         except OSError:  # removed since it was opened
             return []
         last_s = self.clock.time_s

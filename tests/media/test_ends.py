@@ -5,6 +5,7 @@ Each kind is made here, with its damage.
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -287,4 +288,83 @@ def test_the_order_of_h264_images_in_mxf(tmp_path: Path) -> None:
     frames = list(reader)
     assert [number_of(frame.rgb) for frame in frames] == list(range(50))
     np.testing.assert_allclose([frame.time_s for frame in frames], STEP * np.arange(50), atol=1e-6)
+    assert not reader.warnings
+
+
+# Milliseconds: one frame a second while nothing moves, else 30.
+SCREEN = [0, 1000, 2000, 3000, 3033, 3066, 3100, 3133, 3166, 3200, 4200, 5200, 6200]
+SCREEN += [6233, 6266, 6300, 6333, 6366, 6400, 9000, 12_000]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.ts", "a.flv"])
+def test_pauses_of_a_recorded_screen_are_no_holes(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "libx264", count=len(SCREEN), stamps=SCREEN, rate=1000)
+    reader = read_video(path)
+    frames = list(reader)
+    assert [frame.index for frame in frames] == list(range(len(SCREEN)))
+    np.testing.assert_allclose([f.time_s for f in frames], np.array(SCREEN) / 1000, atol=2e-3)
+    assert not reader.warnings
+
+
+def test_frames_that_a_phone_left_out_are_no_damage(tmp_path: Path) -> None:
+    """The tables of MP4 list all frames, although their durations are in another order."""
+    stamps = [k for k in range(60) if k not in (7, 19, 20, 33, 50, 51, 52)]
+    options = {"bf": "3", "g": "12"}
+    path = write(tmp_path / "a.mp4", "libx264", count=53, stamps=stamps, options=options)
+    reader = read_video(path)
+    assert [frame.index for frame in reader] == list(range(53))
+    assert not reader.warnings
+
+
+@pytest.mark.parametrize("missing", [[2], [1, 3]])
+def test_fragments_that_are_missing_leave_holes(tmp_path: Path, missing: list[int]) -> None:
+    container = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    options = {"g": "10", "bf": "2"}
+    path = write(tmp_path / "a.mp4", "libx264", options=options, container=container)
+    assert not read_video(path).warnings
+    data = path.read_bytes()
+    at, fragment, kept = 0, -1, b""
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        fragment += kind == b"moof"
+        if fragment not in missing or kind not in (b"moof", b"mdat"):
+            kept += data[at : at + size]
+        at += size
+    path.write_bytes(kept)
+    reader = read_video(path)
+    frames = [k for k in range(50) if k // 10 not in missing]
+    assert [frame.index for frame in reader] == frames
+    assert [(hole.index, hole.count) for hole in reader.holes] == [(10 * k, 10) for k in missing]
+
+
+def test_a_second_recording_in_an_flv_file(tmp_path: Path) -> None:
+    """FFmpeg stops at the header of the second one."""
+    path = write(tmp_path / "a.flv", "libx264", options={"g": "10"})
+    assert not read_video(path).warnings
+    path.write_bytes(2 * path.read_bytes())
+    reader = read_video(path)
+    assert len(list(reader)) == 50
+    (warning,) = reader.warnings
+    assert "bytes there are no video, so frames may be missing" in warning
+
+
+def test_an_mp4_file_that_begins_with_nothing_is_whole(tmp_path: Path) -> None:
+    """Its edit list shows the video after a pause and cuts the first and the last frames off."""
+    path = write(tmp_path / "a.mp4", "libx264", options={"bf": "0", "g": "12"})
+    data = path.read_bytes()
+    # Time scales: 1000 of the file, 12800 of the video.
+    entries = [(400, -1), (1000, 10 * 512)]
+    body = b"".join(struct.pack(">iiI", *entry, 1 << 16) for entry in entries)
+    box = struct.pack(">I4sII", 16 + len(body), b"elst", 0, len(entries)) + body
+    at = data.index(b"elst") - 4
+    old = int.from_bytes(data[at : at + 4], "big")
+    new = bytearray(data[:at] + box + data[at + old :])
+    for name in (b"moov", b"trak", b"edts"):
+        place = data.index(name) - 4
+        size = int.from_bytes(data[place : place + 4], "big") + len(box) - old
+        new[place : place + 4] = size.to_bytes(4, "big")
+    path.write_bytes(new)
+    reader = read_video(path)
+    assert [number_of(frame.rgb) for frame in reader] == list(range(10, 35))
     assert not reader.warnings
