@@ -132,6 +132,8 @@ class VideoDecoder:
         self._by_order = self._container.format.name == "avi"
         # MXF files without the table of the order of images have the same stamp for both orders.
         self._may_lack_order = self._container.format.name == "mxf"
+        self._base: Fraction | None = self._stream.time_base
+        self._bases: dict[int, Fraction] = {}  # units of the time stamps of each stream
         self._fed: deque[int] = deque(maxlen=_MOST_DELAY)  # stamps of the last decoded packets
         self._last_dts: int | None = None
         self._next_dts: int | None = None  # of the next packet, if none is missing
@@ -258,6 +260,13 @@ class VideoDecoder:
         self.clock.is_read = True
         yield from waiting
 
+    def _base_of(self, packet: Any) -> Fraction:
+        """The unit of the time stamps of a packet. PyAV makes a new object for each request."""
+        number = packet.stream_index
+        if number not in self._bases:
+            self._bases[number] = packet.time_base or Fraction(0)
+        return self._bases[number]
+
     def _note_place(self, packet: Any) -> None:
         """Store where the packets of all streams begin and end."""
         if packet.pos is not None:
@@ -266,10 +275,11 @@ class VideoDecoder:
                 self._last_byte = packet.pos
             self._end_byte = max(self._end_byte, packet.pos + packet.size)
         stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is not None and packet.time_base:
-            begin = float(stamp * packet.time_base) - self.clock.start_s
+        base = self._base_of(packet)
+        if stamp is not None and base:
+            begin = _to_seconds(stamp, base) - self.clock.start_s
             self._begin_s = min(self._begin_s, begin)
-            self._end_s = max(self._end_s, begin + float((packet.duration or 0) * packet.time_base))
+            self._end_s = max(self._end_s, begin + _to_seconds(packet.duration or 0, base))
 
     def _check_packet(self, packet: Any) -> None:
         """Look for damage that the decoder does not report."""
@@ -280,14 +290,14 @@ class VideoDecoder:
             self._damaged_packets += is_damaged_packet(context.name, bytes(packet), pixels)
 
     def _announce(self, packet: Any) -> None:
-        base = packet.time_base or Fraction(0)
+        base = self._base_of(packet)
         if self._container.format.name == "gif" and packet.size > self._most_gif_bytes:
             self._swallowed = True
         stamp = packet.dts if self._by_order else packet.pts
         self._may_lack_order &= packet.pts == packet.dts
         if packet.is_discard:
             if stamp is not None:
-                self.clock.announce_cut(float(stamp * base))
+                self.clock.announce_cut(_to_seconds(stamp, base))
             return
         if packet.dts is not None:
             self._last_dts = packet.dts
@@ -295,8 +305,8 @@ class VideoDecoder:
         if packet.is_corrupt:
             self.clock.errors += 1
         self.clock.announce(
-            None if stamp is None else float(stamp * base),
-            float(packet.duration * base) if packet.duration else None,
+            None if stamp is None else _to_seconds(stamp, base),
+            _to_seconds(packet.duration, base) if packet.duration else None,
             follows=self._follows(packet),
         )
 
@@ -397,19 +407,19 @@ class VideoDecoder:
 
     def _stamp(self, frame: Any) -> float | None:
         """The time stamp of a frame in seconds."""
-        base = self._stream.time_base
+        base = self._base
         if not base:
             return None
         if self._may_lack_order and not self._seen:
             self._by_order = self._stream.codec_context.has_b_frames
         if not self._by_order:
-            return None if frame.pts is None else float(frame.pts * base)
+            return None if frame.pts is None else _to_seconds(frame.pts, base)
         if frame.dts not in self._fed:  # one of the last frames
             return self.clock.next_announced()
         place = self._fed.index(frame.dts)
         if self._delay is None:
             self._delay = place
-        return float(self._fed[max(0, place - self._delay)] * base)
+        return _to_seconds(self._fed[max(0, place - self._delay)], base)
 
     def _placed(self) -> Iterator[tuple[Any, _Place]]:
         for frame, seconds in self._ordered():
@@ -727,6 +737,11 @@ def _display_matrix(frame: Any) -> bytes | None:
         if item.type.name == "DISPLAYMATRIX":
             return bytes(item)
     return None
+
+
+def _to_seconds(stamp: int, base: Fraction) -> float:
+    """A time stamp in seconds: `float(stamp * base)` without the cost of a fraction."""
+    return float(stamp * base.numerator / base.denominator)
 
 
 def _seconds(text: str) -> float | None:
