@@ -170,9 +170,10 @@ class Clock:
             return self._place_first(raw)
         if not time > self._known:
             return self._place_back(raw)
-        if self._is_wild(raw):
+        ordinary = self._is_ordinary(raw)
+        if not ordinary and self._is_wild(raw):
             return self._fill()
-        lost = self._on_grid(raw, self._lost(raw))
+        lost = self._on_grid(raw, 0 if ordinary else self._lost(raw))
         doubled = self._doubled(raw) if lost else 0
         if doubled:
             lost = max(0, lost - doubled)
@@ -354,6 +355,11 @@ class Clock:
 
     def _step(self) -> float:
         return 1.0 / self._fps if self._fps else math.nan
+
+    def _is_ordinary(self, raw: float) -> bool:
+        """Whether the step to a time stamp is too short for a hole; a fast test for most frames."""
+        shortest = min(self._steps, default=-math.inf)
+        return raw - self._raw <= _HOLE_STEPS_SURE * shortest
 
     def _is_wild(self, raw: float) -> bool:
         """Whether nearly all packets after this one have earlier time stamps."""
