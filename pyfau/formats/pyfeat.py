@@ -90,9 +90,9 @@ def read_pyfeat(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
           without a face.
         - confidence, x1, y1, x2, y2 and AU01 ... (float64). The values of the action units depend
           on the detector of py-feat: probabilities ("xgb" and Detectorv2), or 0 and 1 ("svm").
-        - pitch, yaw and roll (float64, degrees), if the file has a head pose. Files with the columns
-          X, Y and Z have radians, and the signs of py-feat 2.1; pyfau converts both. Older files
-          have degrees, and keep their signs.
+        - pitch, yaw and roll (float64, degrees), if the file has a head pose. Files with the
+          columns X, Y and Z have radians, and the signs of py-feat 2.1; pyfau converts both. Older
+          files have degrees, and keep their signs.
 
     Raises:
         InputError: The file does not exist, or py-feat did not write it.
