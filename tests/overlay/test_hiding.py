@@ -186,6 +186,15 @@ def test_a_video_is_covered(tmp_path: Path) -> None:
         assert np.abs(np.diff(inner, axis=1)).mean() < 6
 
 
+def test_the_command_needs_an_overlay_to_cover(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["detect", str(MEDIA / "single_face.jpg"), "-o", str(tmp_path / "a.csv")]
+    assert main([*command, "--anonymise"]) == 1
+    assert "add --overlay" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_covers_and_resume_notices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
