@@ -190,8 +190,11 @@ def _block(region: Region, au: int, width: int) -> slice:
 def load_trainee(path: Path) -> Trainee:
     """A network of train.py, or a model directory to begin from."""
     if path.is_dir():
-        trainee = Trainee()
-        adopt(trainee.mdhr, load_model(path))
+        trainee, model = Trainee(), load_model(path)
+        if (model.config.aus, model.config.regions) == (CONFIG.aus, CONFIG.regions):
+            trainee.mdhr.load_state_dict(model.state_dict())
+        else:
+            adopt(trainee.mdhr, model)
         leave_out(trainee.mdhr, SEES_TIME)
         return trainee
     saved = torch.load(path, weights_only=True, map_location="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from pyfau.errors import WeightsError
@@ -100,7 +101,6 @@ def _show_model(name: str) -> int:
     Raises:
         WeightsError: The model is neither in the manifest nor on this machine.
     """
-    from pyfau.aus import au_name, full_name
     from pyfau.weights.manifest import read_manifest
 
     entry = read_manifest().get(name)
@@ -115,7 +115,8 @@ def _show_model(name: str) -> int:
             raise
         missing = str(error)
     metrics = facts.pop("reported_metrics", {})
-    facts["action units"] = ", ".join(full_name(au_name(au)) for au in facts.pop("aus"))
+    facts["action units"] = facts.pop("outputs", None) or _unit_names(facts["aus"])
+    facts.pop("aus")
     facts.pop("template", None)
     show(name)
     for field, value in facts.items():
@@ -125,6 +126,12 @@ def _show_model(name: str) -> int:
     if missing is not None:
         _print_fact("here", f"no: {missing}")
     return 0
+
+
+def _unit_names(aus: Sequence[int]) -> str:
+    from pyfau.aus import au_name, full_name
+
+    return ", ".join(full_name(au_name(au)) for au in aus)
 
 
 def _facts_here(name: str) -> dict[str, Any]:
@@ -139,17 +146,43 @@ def _facts_here(name: str) -> dict[str, Any]:
     with find_model(name, local_files_only=True) as found:
         _, config, _ = read_found(found)
         return {
+            "name": config.name,
             "network": config.network,
             "backbone": config.backbone,
             "aus": config.aus,
             "version": config.version,
-            "thresholds": config.thresholds,
+            **_facts_of_outputs(config),
             "input size": config.input_size,
             "made of": config.source,
             "sha256": found.sha256,
             "bytes": found.weights.stat().st_size,
             "here": found.path,
         }
+
+
+def _facts_of_outputs(config: Any) -> dict[str, Any]:
+    """What a network states about its outputs, its crop and its licence."""
+    from pyfau.aus import full_name
+    from pyfau.models.frame_config import FrameConfig
+    from pyfau.weights.frame_card import describe_crop
+
+    if not isinstance(config, FrameConfig):
+        return {"thresholds": config.thresholds}
+    outputs = [
+        full_name(output.name) + (" (intensity)" if output.kind == "intensity" else "")
+        for output in config.outputs
+    ]
+    licence = config.licence
+    return {
+        "variant": config.variant,
+        "context": "single frames",
+        "outputs": ", ".join(outputs),
+        "thresholds": config.thresholds,
+        "crop": describe_crop(config.crop),
+        "code licence": licence.code,
+        "weights licence": licence.weights,
+        "commercial use": "yes" if licence.commercial else "no",
+    }
 
 
 def _print_fact(field: str, value: Any) -> None:

@@ -77,12 +77,24 @@ def render_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [_head(report, others)]
     for au in [*aus, "mean"]:
         lines.append(_line(report, au, others))
-    text = _aligned(lines) + _about_paper(report)
+    text = _aligned(lines) + _about_paper(report) + _thresholds(report)
     if "intensity" in report:
         text += ["", "intensity, FACS grades from 0 to 5:", *_intensity(report["intensity"])]
     for name, measures in report.get("intensity_folds", {}).items():
         text += ["", f"intensity, {name}:", *_intensity(measures)]
     return text + [f"note: {note}" for note in report["notes"]]
+
+
+def _thresholds(report: Mapping[str, Any]) -> list[str]:
+    """The threshold of each action unit by data set, if they come from the other data sets."""
+    if report["threshold"] != "others":
+        return []
+    chosen = report["thresholds"]
+    lines = [["AU", *chosen]]
+    for au in report["over_folds"]["aus"]:
+        lines.append([au, *(_shown("threshold", values[au]) for values in chosen.values())])
+    title = "thresholds by data set, each chosen on the other data sets:"
+    return ["", title, *_aligned(lines)]
 
 
 def _intensity(measures: Mapping[str, Any]) -> list[str]:

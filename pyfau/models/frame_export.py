@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from pyfau.models.onnx_files import OPSET, make_folder, write_onnx
 from pyfau.models.packed import fold
 from pyfau.version import __version__
 
+_FRAMES = 8  # scored at a time
 TOLERANCE = 1e-4  # of the values, for a range of 1
 _README = """# {name} as ONNX
 
@@ -66,6 +68,49 @@ def export_scores(model: FrameNetwork, path: Path) -> None:
     axes = ({0: torch.export.Dim("F", min=1)},)
     frames = torch.zeros(2, 3, size, size)
     write_onnx(_Scores(folded), (frames,), path, ["frames"], ["scores"], axes)
+
+
+def last_output(value: Any) -> Tensor:
+    """The output of a heavy part that the rest of its network reads: the last one."""
+    last: Tensor = value if isinstance(value, Tensor) else value[-1]
+    return last
+
+
+class _HeavyPart(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return last_output(self.part(frames))
+
+
+def export_heavy_part(model: FrameNetwork, frames: Tensor, path: Path) -> Tensor:
+    """Write the heavy part of a network as ONNX: "frames" -> "static", both float32.
+
+    Args:
+        model: A plain network in eval mode on the CPU; not changed.
+        frames: (F, 3, S, S) float32, normalised; at least 2.
+        path: File to write.
+
+    Returns:
+        The inputs (F, ...) of the heavy part for these frames.
+
+    Raises:
+        DependencyError: onnx or onnxscript is not installed.
+    """
+    folded = copy.deepcopy(model)
+    fold(folded)
+    part = folded.get_submodule(model.heavy_part)
+    seen: list[Tensor] = []
+    hook = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    for few in frames.split(_FRAMES):
+        folded.score_frames(few)
+    hook.remove()
+    inputs = torch.cat(seen)
+    axes = ({0: torch.export.Dim("F", min=1)},)
+    write_onnx(_HeavyPart(part), (inputs[:2],), path, ["frames"], ["static"], axes)
+    return inputs
 
 
 @torch.no_grad()

@@ -14,15 +14,15 @@ from pyfau.models.engines import EngineFunction, open_engine, resolve_engine
 from pyfau.models.export import export_encode
 from pyfau.models.frame_inference import accelerate_frames
 from pyfau.models.frame_network import FrameNetwork
-from pyfau.models.int8 import open_int8
+from pyfau.models.half import BFLOAT16_BOUND, has_bfloat16
+from pyfau.models.int8 import open_int8, resolve_int8_engine
 from pyfau.models.mdhr import KERNELS, MDHR, TOKENS, FrameFeatures, NoDynamics, PatchProjection
 from pyfau.models.packed import can_pack, fold, pack
 
-# "auto" selects bfloat16 if 99 of 100 scores differ from float32 by at most this bound. The
-# measured differences are rounded up: ResNet-50 and Swin-B with random weights, the larger of BP4D
-# and DISFA (benchmarks/bfloat16.py, docs/performance-history.md), and the small network with the
-# weights of mdhr-lite on real faces (tests/models/test_network_speed.py).
-BFLOAT16_BOUND = 5e-3
+# What is compared with `BFLOAT16_BOUND`, for MDHR by backbone. The measured differences are rounded
+# up: ResNet-50 and Swin-B with random weights, the larger of BP4D and DISFA
+# (benchmarks/bfloat16.py, docs/performance-history.md), and the small network with the weights of
+# mdhr-lite on real faces (tests/models/test_network_speed.py).
 BFLOAT16_DIFFERENCES = {"resnet50": 3e-2, "swin_b": 3e-2, "small": 3e-3}
 
 # Number of frames that a CPU encodes at a time. With fewer frames the matrix products are too small
@@ -95,9 +95,9 @@ def accelerate(
         WeightsError: The int8 file in the model directory is damaged.
     """
     if isinstance(model, FrameNetwork):
-        return accelerate_frames(model, precision, engine)
+        return accelerate_frames(model, precision, engine, folder)
     if precision == "int8":
-        chosen = _int8_engine(model, engine)
+        chosen = resolve_int8_engine(model.device, engine)
         use_engine(model, open_int8(model, folder, chosen))
         return "int8", chosen
     chosen = resolve_engine(engine)
@@ -116,18 +116,6 @@ def accelerate(
         run = open_engine(chosen, lambda path: export_encode(model, path), dtype)
         use_engine(model, run)
     return str(dtype).removeprefix("torch."), chosen
-
-
-def _int8_engine(model: MDHR, engine: str) -> str:
-    """The engine for int8; refuses int8 where it does not exist."""
-    resolve_engine(engine)
-    if model.device.type != "cpu":
-        raise OptionError(f"precision 'int8' is for the CPU, and the device is {model.device}")
-    if engine == "torch":
-        raise OptionError(
-            "precision 'int8' needs the engine 'onnxruntime', 'openvino' or 'auto', got 'torch'"
-        )
-    return "onnxruntime" if engine == "auto" else engine
 
 
 def use_engine(model: MDHR, run: EngineFunction) -> None:
@@ -167,9 +155,3 @@ def resolve_precision(precision: str, device: torch.device, backbone: str) -> to
     if near and device.type == "cpu" and can_pack() and has_bfloat16():
         return torch.bfloat16
     return torch.float32
-
-
-def has_bfloat16() -> bool:
-    """Whether torch reports that this CPU multiplies bfloat16: AVX-512 BF16 or AMX."""
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in tests)

@@ -23,7 +23,8 @@ from pyfau.errors import InputError, OptionError, WeightsError
 from pyfau.files import cache_folder, read_file, replace_file
 from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
-from pyfau.models.engines import EngineFunction, import_onnxruntime, open_quantised
+from pyfau.models.engines import EngineFunction, import_onnxruntime, open_quantised, resolve_engine
+from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR
 from pyfau.models.quantise import QUANTISER, quantise_encode
 from pyfau.records import TEXT, check_record, parse_json
@@ -32,6 +33,7 @@ from pyfau.types import UInt8Array
 INT8_FILE = "encode-int8.onnx"  # in a model directory, with INT8_RECORD
 INT8_RECORD = "encode-int8.json"
 _DIGEST = 32  # bytes of a sha256
+_FACES = files("pyfau") / "assets" / "calibration"
 _WAIT_S = 0.2  # seconds between two checks of a file that another process is making
 
 
@@ -52,8 +54,24 @@ class Int8Record:
     quantiser: int
 
 
+def resolve_int8_engine(device: torch.device, engine: str) -> str:
+    """The engine for int8: "onnxruntime" or "openvino".
+
+    Raises:
+        OptionError: int8 does not exist on this device or in this engine.
+    """
+    resolve_engine(engine)
+    if device.type != "cpu":
+        raise OptionError(f"precision 'int8' is for the CPU, and the device is {device}")
+    if engine == "torch":
+        raise OptionError(
+            "precision 'int8' needs the engine 'onnxruntime', 'openvino' or 'auto', got 'torch'"
+        )
+    return "onnxruntime" if engine == "auto" else engine
+
+
 def open_int8(
-    model: MDHR, folder: Path | None = None, engine: str = "onnxruntime"
+    model: MDHR | FrameNetwork, folder: Path | None = None, engine: str = "onnxruntime"
 ) -> EngineFunction:
     """The encoder of a network in 8-bit integers.
 
@@ -76,7 +94,7 @@ def open_int8(
     return open_quantised(data, engine)
 
 
-def network_hash(model: MDHR) -> str:
+def network_hash(model: MDHR | FrameNetwork) -> str:
     """Hexadecimal sha256 of the configuration and weights of a plain network."""
     digest = hashlib.sha256(model.config.to_json().encode())
     for key, value in model.state_dict().items():
@@ -85,7 +103,7 @@ def network_hash(model: MDHR) -> str:
     return digest.hexdigest()
 
 
-def read_int8(folder: Path, model: MDHR) -> bytes | None:
+def read_int8(folder: Path, model: MDHR | FrameNetwork) -> bytes | None:
     """The file of `pyfau quantise` in a model directory; None if there is none.
 
     Raises:
@@ -112,7 +130,7 @@ def read_int8(folder: Path, model: MDHR) -> bytes | None:
 # ---- the cache
 
 
-def _cached(model: MDHR, float_sums: bool) -> bytes:
+def _cached(model: MDHR | FrameNetwork, float_sums: bool) -> bytes:
     """The file of the cache; it is made if it is missing or damaged."""
     crops = included_crops(model)
     path = _cache_path(model, crops, float_sums)
@@ -134,7 +152,7 @@ def _cached(model: MDHR, float_sums: bool) -> bytes:
     return data
 
 
-def _cache_path(model: MDHR, crops: UInt8Array, float_sums: bool) -> Path | None:
+def _cache_path(model: MDHR | FrameNetwork, crops: UInt8Array, float_sums: bool) -> Path | None:
     """The place of the file; None where the folder cannot be found or made."""
     parts = (network_hash(model), crops_hash(crops), QUANTISER, float_sums)
     key = hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
@@ -174,7 +192,7 @@ def crops_hash(crops: UInt8Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()
 
 
-def included_crops(model: MDHR) -> UInt8Array:
+def included_crops(model: MDHR | FrameNetwork) -> UInt8Array:
     """The calibration crops in the package, for networks with the template of mdhr-lite.
 
     Returns:
@@ -183,8 +201,7 @@ def included_crops(model: MDHR) -> UInt8Array:
     Raises:
         OptionError: The network takes crops of another size or template.
     """
-    folder = files("pyfau") / "assets" / "calibration"
-    made_for = parse_json((folder / "faces.json").read_bytes(), "faces.json")
+    made_for = _description()
     size = int(made_for["input_size"])
     template = np.asarray(made_for["template"])
     config = model.config
@@ -193,7 +210,24 @@ def included_crops(model: MDHR) -> UInt8Array:
             f"precision 'int8' for {config.name} needs calibration on faces: run "
             f"`pyfau quantise MODEL --frames FACES -o DIR` and give DIR as the model"
         )
-    return _decode_sheet((folder / "faces.webp").read_bytes(), size)
+    return included_faces()
+
+
+def included_faces() -> UInt8Array:
+    """The calibration crops in the package: faces of different people.
+
+    Returns:
+        (F, S, S, 3) uint8 RGB.
+
+    Raises:
+        OptionError: OpenCV cannot decode them.
+    """
+    return _decode_sheet((_FACES / "faces.webp").read_bytes(), int(_description()["input_size"]))
+
+
+def _description() -> Any:
+    """The record that belongs to the calibration crops."""
+    return parse_json((_FACES / "faces.json").read_bytes(), "faces.json")
 
 
 def _decode_sheet(packed: bytes, size: int) -> UInt8Array:
@@ -240,8 +274,12 @@ def compare_scores(got: Tensor, want: Tensor) -> ScoreDifference:
 
 
 @torch.inference_mode()
-def score_crops(model: MDHR, crops: UInt8Array) -> Tensor:
-    """Scores (F, N) of crops, each as an image on its own."""
+def score_crops(model: MDHR | FrameNetwork, crops: UInt8Array) -> Tensor:
+    """Outputs (F, N) of crops, each as an image on its own, for a range of 1."""
+    if isinstance(model, FrameNetwork):
+        ranges = torch.tensor([output.range[1] for output in model.config.outputs])
+        parts = [crops[start : start + 8] for start in range(0, len(crops), 8)]
+        return torch.cat([model.encode(model.preprocess(part)) for part in parts]) / ranges
     scores = []
     for start in range(0, len(crops), 8):
         features = model.encode(model.preprocess(crops[start : start + 8]))

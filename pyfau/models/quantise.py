@@ -1,4 +1,6 @@
-"""Static quantisation of `encode` to 8-bit integers, as an ONNX file for ONNX Runtime.
+"""Static quantisation of an encoder to 8-bit integers, as an ONNX file for ONNX Runtime.
+
+The encoder is `encode` of MDHR, or the heavy part of a network that scores single frames.
 
 Weights get one scale for each output channel, activations one for each tensor (QDQ format). The
 ranges of the activations are measured on calibration crops.
@@ -27,6 +29,7 @@ from torch import Tensor
 from pyfau.errors import OptionError
 from pyfau.models.engines import import_onnxruntime
 from pyfau.models.export import export_encode
+from pyfau.models.frame_export import export_heavy_part
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR
 from pyfau.models.packed import fold
@@ -39,36 +42,47 @@ Ranges = dict[str, list[dict[str, Any]]]  # as ONNX Runtime's TensorQuantOverrid
 
 
 @torch.no_grad()
-def quantise_encode(model: MDHR, frames: Tensor, float_sums: bool = False) -> bytes:
-    """Export `encode`, and quantise it with the ranges that some frames show.
+def quantise_encode(model: MDHR | FrameNetwork, frames: Tensor, float_sums: bool = False) -> bytes:
+    """Export the encoder, and quantise it with the ranges that some frames show.
 
     Args:
         model: A plain network in eval mode on the CPU; not changed.
-        frames: (F, 3, S, S) float32, normalised as by `MDHR.preprocess`. A few dozen faces of
-            different people, light and expressions.
+        frames: (F, 3, S, S) float32, normalised as by `preprocess`. A few dozen faces of different
+            people, light and expressions.
         float_sums: Leave sums with a shortcut in float32, for OpenVINO.
 
     Returns:
-        An ONNX file with the inputs and outputs of `encode.onnx`; see `pyfau.models.export`.
+        For MDHR, an ONNX file with the inputs and outputs of `encode.onnx`; see
+        `pyfau.models.export`. For other networks, one from the input "frames" of the heavy part to
+        its (last) output "static".
 
     Raises:
         DependencyError: onnx, onnxscript or onnxruntime is not installed.
-        OptionError: The network scores single frames, or cannot be exported.
+        OptionError: The network has no heavy part, or cannot be exported.
     """
     check_quantisable(model)
     import_onnxruntime()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            export_encode(model, folder / "encode.onnx")
+            inputs, outputs = _export_encoder(model, frames, folder / "encode.onnx")
         except torch.onnx.OnnxExporterError as error:
             reason = str(error).strip().splitlines()[0]
             raise OptionError(
                 f"precision 'int8' needs an ONNX file of {model.config.name}, and its export "
                 f"failed: {reason:.200}"
             ) from error
-        outputs = ["static"] if _has_no_dynamics(model) else ["static", "dynamic"]
-        return _quantise_file(folder, frames, outputs, float_sums)
+        return _quantise_file(folder, inputs, outputs, float_sums)
+
+
+def _export_encoder(
+    model: MDHR | FrameNetwork, frames: Tensor, path: Path
+) -> tuple[Tensor, list[str]]:
+    """Write the encoder; its inputs for some frames, and the names of the outputs to keep."""
+    if isinstance(model, FrameNetwork):
+        return export_heavy_part(model, frames, path), ["static"]
+    export_encode(model, path)
+    return frames, ["static"] if _has_no_dynamics(model) else ["static", "dynamic"]
 
 
 def _has_no_dynamics(model: MDHR) -> bool:
@@ -236,13 +250,11 @@ def _reader(frames: Tensor) -> Any:
 
 
 def check_quantisable(network: MDHR | FrameNetwork) -> None:
-    """Refuse a network that scores single frames: only the encoder of MDHR is quantised.
+    """Refuse a network of which no part can compute in another type than float32.
 
     Raises:
-        OptionError: The network scores single frames.
+        OptionError: It has no heavy part.
     """
-    if isinstance(network, FrameNetwork):
-        raise OptionError(
-            f"pyfau cannot quantise {network.config.name}: it scores single frames, and int8 works "
-            f"with MDHR only"
-        )
+    if isinstance(network, FrameNetwork) and not network.heavy_part:
+        name = network.config.network
+        raise OptionError(f"{name} computes in float32 only, got precision 'int8'")

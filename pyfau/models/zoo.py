@@ -147,10 +147,10 @@ def fmae_config(data: str, backbone: str) -> FrameConfig:
     """FMAE-IAT.
 
     Args:
-        data: "bp4d" or "disfa".
+        data: "bp4d", "bp4dplus" or "disfa".
         backbone: "vit_s", "vit_b" or "vit_l".
     """
-    aus = DATA_SETS[data].aus
+    aus = DATA_SETS[data.removesuffix("plus")].aus
     return FrameConfig(
         name=f"fmae-{backbone.replace('_', '')}-{data}",
         network="fmae",

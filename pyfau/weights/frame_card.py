@@ -48,7 +48,7 @@ at or above its threshold is active.
 ## Input
 
 Face crops of {config.input_size} x {config.input_size} pixels, RGB. Mean {mean}, standard deviation
-{std}, for pixels in [0, 1]. Crop: {_crop(config.crop)}
+{std}, for pixels in [0, 1]. Crop: {describe_crop(config.crop)}
 
 ## Licence and data
 
@@ -79,7 +79,7 @@ def _kinds(config: FrameConfig) -> str:
     )
 
 
-def _crop(crop: Crop) -> str:
+def describe_crop(crop: Crop) -> str:
     """How the face is cut out, in a sentence."""
     middle = ""
     if crop.keep < 1:

@@ -151,7 +151,7 @@ def read_official(path: Path) -> tuple[Network, Any, dict[str, Tensor]]:
         raise WeightsError(
             f"{path} is a weights file alone: give the directory that holds it and its config.json"
         )
-    known = " or ".join(network.official for network in NETWORKS.values())
-    raise WeightsError(
-        f"{path} is not a checkpoint of {known}; its keys begin with {some(sorted(state))}"
-    )
+    *first, last = [network.official for network in NETWORKS.values()]
+    known = "; ".join([*first, f"or {last}"])
+    keys = f"begin with {some(sorted(state))}" if state else "are missing: it holds no tensors"
+    raise WeightsError(f"{path} is not a checkpoint of {known}. Its keys {keys}")

@@ -65,8 +65,9 @@ _IGNORED = {
     "pyfeat": _PYFEAT_OTHERS,
 }
 
-# Number of people in the training data: the rows of FMAE's head that identifies people.
-_PERSONS = {"bp4d": 41, "disfa": 27}
+# Number of people in the training data: the rows of FMAE's head that identifies people. BP4D+ has
+# the same action units as BP4D.
+_PERSONS = {"bp4d": 41, "bp4dplus": 140, "disfa": 27}
 
 
 def _rows(state: Mapping[str, Any], key: str) -> int:
@@ -134,6 +135,8 @@ def recognise_fmae(state: Mapping[str, Any]) -> FrameConfig | None:
     data = _data_set(_rows(state, "head.weight"))
     if backbone is None or data is None or "fc_norm.weight" not in state:
         return None
+    if data == "bp4d" and _rows(state, "ID_head.weight") == _PERSONS["bp4dplus"]:
+        data = "bp4dplus"
     return fmae_config(data, backbone)
 
 
@@ -161,7 +164,7 @@ def known_configs() -> list[FrameConfig]:
         for stage in (1, 2):
             configs.append(opengraphau_config(backbone, stage))
             configs += [megraphau_config(data, backbone, stage) for data in DATA_SETS]
-    configs += [fmae_config(data, backbone) for data in DATA_SETS for backbone in LAYOUTS]
+    configs += [fmae_config(data, backbone) for data in _PERSONS for backbone in LAYOUTS]
     return [*configs, pyfeat_config()]
 
 
@@ -283,7 +286,7 @@ def _check_id_head(state: State, config: FrameConfig, origin: str) -> None:
     if persons != _PERSONS[data]:
         raise WeightsError(
             f"{origin}, but ID_head.weight has {persons} rows: expected {_PERSONS[data]}, "
-            f"the persons of {data.upper()}"
+            f"the persons of {data.upper().replace('PLUS', '+')}"
         )
 
 

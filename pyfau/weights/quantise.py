@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ import torch
 from safetensors import SafetensorError
 
 from pyfau.errors import MediaError, OptionError, WeightsError
-from pyfau.faces.aligner import load_aligner
+from pyfau.faces.aligner import Aligner, load_aligner
 from pyfau.faces.crop import crop_face
+from pyfau.faces.crop_rules import cut_face
+from pyfau.faces.fitted_boxes import detector_to_fit
 from pyfau.files import read_text, reason_of
 from pyfau.limits import LIMITS
 from pyfau.media.readers import read_frames
+from pyfau.models.frame_config import FrameConfig
+from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.inference import accelerate
 from pyfau.models.int8 import (
     INT8_FILE,
@@ -34,10 +39,10 @@ from pyfau.models.int8 import (
 )
 from pyfau.models.mdhr import MDHR
 from pyfau.models.quantise import QUANTISER, check_quantisable, quantise_encode
-from pyfau.types import UInt8Array
-from pyfau.weights.card import model_card
+from pyfau.types import Face, UInt8Array
 from pyfau.weights.convert_official import check_new_folder
 from pyfau.weights.manifest import read_manifest
+from pyfau.weights.networks import NETWORKS
 from pyfau.weights.store import load_model, save_model
 
 MOST_CROPS = 512  # more change no range
@@ -96,8 +101,8 @@ def quantise_model(
 
     Raises:
         DependencyError: onnx, onnxscript or onnxruntime is not installed.
-        OptionError: The network scores single frames or cannot be exported, or the directory is
-            not empty.
+        OptionError: The network computes in float32 only or cannot be exported, or the directory
+            is not empty.
         MediaError: There are too few faces.
         WeightsError: The model could not be loaded, or the directory not be written.
     """
@@ -138,26 +143,35 @@ def _new_folder(folder: Path) -> Any:
     return tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
 
 
-def _crops(model: MDHR, source: str | Path, aligner: str, every: int) -> UInt8Array:
+def _crops(model: MDHR | FrameNetwork, source: str | Path, aligner: str, every: int) -> UInt8Array:
     """Crops (F, S, S, 3) of all faces in some frames, at most `MOST_CROPS`."""
-    config = model.config
+    config: Any = model.config
+    if aligner == "aligned" and not config.template:
+        raise OptionError(f"aligner 'aligned' is for models with a template, got {config.name}")
     options: dict[str, Any] = {"template": config.template} if aligner == "aligned" else {}
     finder = load_aligner(aligner, torch.device("cpu"), **options)
-    template = np.array(config.template)
+    cut = _cutter(config, finder)
     crops: list[UInt8Array] = []
     with read_frames(_read_list(source)) as reader:
         for frame in reader:
             if frame.index % every:
                 continue
-            faces = finder.detect(frame.rgb)
-            crops += [
-                crop_face(frame.rgb, face.landmarks, template, config.input_size) for face in faces
-            ]
+            crops += [cut(frame.rgb, face) for face in finder.detect(frame.rgb)]
             if len(crops) >= MOST_CROPS:
                 break
     if len(crops) < FEWEST_CROPS:
         raise MediaError(f"{source} shows {len(crops)} faces, expected at least {FEWEST_CROPS}")
     return np.stack(crops[:MOST_CROPS])
+
+
+def _cutter(config: Any, finder: Aligner) -> Callable[[UInt8Array, Face], UInt8Array]:
+    """How the network's faces are cut out of an image."""
+    size = config.input_size
+    if not isinstance(config, FrameConfig):
+        template = np.array(config.template)
+        return lambda rgb, face: crop_face(rgb, face.landmarks, template, size)
+    fit_box = detector_to_fit(config.crop.detector, finder)
+    return lambda rgb, face: cut_face(rgb, face, config.crop, size, fit_box)
 
 
 def _read_list(source: str | Path) -> Any:
@@ -175,14 +189,17 @@ def _read_list(source: str | Path) -> Any:
     return names
 
 
-def _card(name: str | Path, model: MDHR, result: Quantised, frames: str) -> str:
+def _card(name: str | Path, model: MDHR | FrameNetwork, result: Quantised, frames: str) -> str:
     """The card of the source model, with what was made."""
     entry = read_manifest().get(str(name))
     own = Path(name) / CARD_FILE
     if own.is_file():
         text = read_text(own, LIMITS.metadata_bytes)
     else:
-        text = model_card(model.config, None if entry is None else entry.record)
+        facts = None if entry is None else entry.record
+        config: Any = model.config
+        network = config.network if isinstance(config, FrameConfig) else "mdhr"
+        text = NETWORKS[network].card(config, facts)
     return (
         text.rstrip("\n")
         + "\n"

@@ -70,8 +70,8 @@ def apply_rules(
     check_keys(state, expected, ignored, origin)
     # Shapes first, without a copy: a small file can claim tensors of any size.
     wrong = [
-        f"{', '.join(f'{key} {tuple(state[key].shape)}' for key in rule.official)} "
-        f"(for {rule.own} {tuple(own[rule.own].shape)})"
+        f"{', '.join(f'{key} {_form(state[key])}' for key in rule.official)} "
+        f"(for {rule.own} {_form(own[rule.own])})"
         for rule in rules
         if not _fits([state[key] for key in rule.official], own[rule.own])
     ]
@@ -101,6 +101,16 @@ def check_keys(
             f"{origin}, but its keys do not fit: missing {some(missing)}; "
             f"unexpected {some(unexpected)}"
         )
+
+
+def _form(tensor: Tensor) -> str:
+    """Shape and type of a tensor, and its layout or device if these are not the usual ones."""
+    words = [str(tuple(tensor.shape)), str(tensor.dtype).removeprefix("torch.")]
+    if tensor.layout != torch.strided:
+        words.append(str(tensor.layout).removeprefix("torch."))
+    if tensor.device.type not in ("cpu", "meta"):  # own tensors have no data
+        words.append(f"on {tensor.device}")
+    return " ".join(words)
 
 
 def _fits(parts: list[Tensor], own: Tensor) -> bool:

@@ -57,6 +57,10 @@ def test_thresholds_come_from_the_other_data_sets(tmp_path: Path) -> None:
     assert report["over_folds"]["mean"]["f1"] == pytest.approx(mean)
     text = render(report)
     assert text.splitlines()[0].split()[:5] == ["AU", "frames", "present", "a", "b"]
+    chosen = report["thresholds"]
+    row = ["AU12", *(f"{chosen[name]['AU12']:.2f}" for name in "ab")]
+    after = text.partition("each chosen on the other data sets:")[2].splitlines()[1:3]
+    assert [line.split() for line in after] == [["AU", "a", "b"], row]
 
 
 def test_other_thresholds(tmp_path: Path) -> None:
@@ -64,6 +68,7 @@ def test_other_thresholds(tmp_path: Path) -> None:
     own = evaluate_left_out(sets, threshold="model")
     assert own["thresholds"]["a"] == {"AU12": None}
     assert own["folds"]["b"]["mean"]["f1"] == 1.0
+    assert "chosen on the other data sets" not in render(own)
     fixed = evaluate_left_out(sets, threshold=0.2)
     assert fixed["folds"]["a"]["mean"]["f1"] == 1.0
     with pytest.raises(InputError, match="at least 2, got 1"):

@@ -114,7 +114,7 @@ def test_precisions_and_engines(
         ({"precision": "float16"}, "is for a GPU"),
         ({"precision": "bfloat16", "engine": "onnxruntime"}, "in float32 only"),
         ({"precision": "int4"}, "int4"),
-        ({"precision": "int8"}, "got precision 'int8'"),
+        ({"precision": "int8", "engine": "torch"}, "needs the engine 'onnxruntime'"),
     ],
 )
 def test_precisions_that_are_refused(checkpoint: Path, options: dict[str, str], words: str) -> None:

@@ -178,6 +178,19 @@ def test_weights_of_another_set_of_units_are_taken_over() -> None:
     assert head_odds(new, others).shape == (3, 20)
 
 
+def test_weights_of_the_same_set_of_units_are_all_taken_over(rng: np.random.Generator) -> None:
+    from network import SEES_TIME, leave_out, load_trainee
+    from scoring import image_odds
+
+    from pyfau.weights.store import load_model
+
+    model = load_model(BUNDLED)
+    leave_out(model, SEES_TIME)
+    crops = rng.integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
+    trainee = load_trainee(BUNDLED)
+    np.testing.assert_array_equal(image_odds(trainee.mdhr, crops), image_odds(model, crops))
+
+
 def test_the_levels_are_in_order() -> None:
     from network import Trainee
 

@@ -15,6 +15,7 @@ import zoo
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pyfau.cli import main
 from pyfau.errors import ConfigError, OptionError, WeightsError
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.protocol import AUNetwork
@@ -213,6 +214,47 @@ def test_the_head_of_persons_is_checked(tmp_path: Path) -> None:
     config = NETWORKS["fmae"].recognise(state)
     with pytest.raises(WeightsError, match="41 rows: expected 27, the persons of DISFA"):
         NETWORKS["fmae"].from_official(state, config, "a.pth")
+
+
+def test_a_file_of_bp4d_plus_is_recognised_by_its_persons() -> None:
+    shapes = json.loads((zoo.ZOO / "fmae-base-bp4d.keys.json").read_text())
+    for persons, name in ((41, "fmae-vitb-bp4d"), (140, "fmae-vitb-bp4dplus")):
+        shapes["ID_head.weight"][0] = shapes["ID_head.bias"][0] = persons
+        state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+        config = NETWORKS["fmae"].recognise(state)
+        assert config is not None
+        assert config.name == name
+        assert config.aus == (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
+        NETWORKS["fmae"].from_official(state, config, "a.pth")
+
+
+def test_wrong_types_are_named(resnet18: State, tmp_path: Path) -> None:
+    key = "head.main_sc"
+    text = refused(resnet18 | {key: resnet18[key].int()}, tmp_path)
+    assert f"{key} (27, 128) int32" in text
+    assert "(for classifier (41, 128) float32)" in text
+
+
+def test_a_checkpoint_without_tensors(tmp_path: Path) -> None:
+    text = refused({}, tmp_path)
+    assert "it holds no tensors" in text
+    assert "; or py-feat" in text
+
+
+def test_info_describes_outputs_crop_and_licence(
+    libreface: State, resnet18: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for name, state in (("libre.pt", libreface), ("graph.pth", resnet18)):
+        torch.save({"model": state}, tmp_path / name)
+        assert main(["info", str(tmp_path / name)]) == 0
+        said.append(capsys.readouterr().out)
+    assert "AU12 lip corner puller (intensity)" in said[0]
+    assert "libreface-resnet18-joint" in said[0]
+    assert "USC research licence" in said[0]
+    assert "the similarity of the FFHQ data set" in said[0]
+    assert "AU12L lip corner puller, left" in said[1]
+    assert "stage1" in said[1]
 
 
 def test_convert_writes_a_directory_with_a_card(
