@@ -169,7 +169,7 @@ def score(network: MDHR, frames: torch.Tensor) -> torch.Tensor:
 def product_speed(dtype: torch.dtype) -> float:
     """GFLOP a second of processor time, the best of a few."""
     a, b = torch.randn(784, 4096).to(dtype), torch.nn.Linear(4096, 2048, bias=False).to(dtype)
-    from pyfau.models.packed import PackedLinear, can_pack
+    from pyfau.packed import PackedLinear, can_pack
 
     product = PackedLinear(b.weight, None) if can_pack(dtype) else b
     best = 1e9

@@ -42,7 +42,7 @@ from pyfau.overlay.writer import write_overlay_image
 from pyfau.pipeline import AUStream, PipelineOptions, score_frames
 from pyfau.result import AUResult
 from pyfau.tables.writers import open_writer, rewrite_table
-from pyfau.types import AURow, Frame, StrPath
+from pyfau.types import AURow, Frame, StrPath, UInt8Array
 from pyfau.version import __version__
 from pyfau.weights.find import DEFAULT_MODEL
 from pyfau.weights.store import LoadedModel, open_model
@@ -415,7 +415,8 @@ class AUDetector:
             result.extend(rows)
         result.warnings.extend(quality_warnings(result))
         if overlay is not None:
-            shown = hide_faces(rgb, [row.box_xyxy for row in result]) if self.anonymise else rgb
+            boxes = [row.box_xyxy for row in result]
+            shown = hide_faces(rgb, boxes + self._find_faces(rgb)) if self.anonymise else rgb
             drawn = draw_overlay(shown, result, landmarks=not self.anonymise)
             write_overlay_image(overlay, drawn)
             if self.anonymise:
@@ -626,6 +627,7 @@ class AUDetector:
                         overlay,
                         hold=hold,
                         anonymise=self.anonymise,
+                        find_faces=self._find_faces,
                         **columns,
                     )
                 )
@@ -641,6 +643,10 @@ class AUDetector:
             error.partial_result = result
             raise
         return result
+
+    def _find_faces(self, rgb: UInt8Array) -> list[npt.NDArray[np.float32]]:
+        """The boxes of all faces of an image, also of those that the tracker does not follow."""
+        return [face.box_xyxy for face in self._options.aligner.detect(rgb)]
 
 
 def _collect(

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-import av
-import cv2
-import torch
-
+# Packages are imported inside the checks: the report must come although one of them is broken.
 from pyfau.errors import PyfauError
 from pyfau.version import __version__
 
 State = Literal["ok", "missing", "problem"]
 
-_CORE = (
-    "torch",
-    "numpy",
-    "av",
-    "pillow",
-    "scipy",
-    "pandas",
-    "face-alignment",
-    "huggingface-hub",
-    "safetensors",
-)
+# Package -> its module.
+_CORE = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "av": "av",
+    "pillow": "PIL.Image",
+    "scipy": "scipy.optimize",
+    "pandas": "pandas",
+    "face-alignment": "face_alignment",
+    "huggingface-hub": "huggingface_hub",
+    "safetensors": "safetensors.torch",
+}
 # Distributions that all install the module cv2; two of them overwrite each other's files.
 _OPENCV = (
     "opencv-python",
@@ -121,13 +122,29 @@ def _versions() -> Iterator[Check]:
     yield Check("versions", "pyfau", "ok", __version__)
     yield Check("versions", "python", "ok", platform.python_version())
     yield Check("versions", "platform", "ok", platform.platform())
-    for package in _CORE:
-        found = installed(package)
-        if found is None:
-            advice = f"pip install {package}"
-            yield Check("versions", package, "problem", "not installed", advice)
-        else:
-            yield Check("versions", package, "ok", found)
+    for package, module in _CORE.items():
+        yield _core_package(package, module)
+
+
+def _core_package(package: str, module: str) -> Check:
+    found = installed(package)
+    if found is None:
+        return Check("versions", package, "problem", "not installed", f"pip install {package}")
+    error = _import_error(module)
+    if error is None:
+        return Check("versions", package, "ok", found)
+    advice = f"pip install --force-reinstall {package}=={found}"
+    return Check("versions", package, "problem", f"{found} cannot be imported: {error}", advice)
+
+
+def _import_error(module: str) -> str | None:
+    """Why a module cannot be imported, in one line; None if it can."""
+    try:
+        with redirect_stdout(sys.stderr):  # OpenCV prints to it where numpy is missing
+            import_module(module)
+    except Exception as error:  # broken packages raise errors of every kind
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
 
 
 def _opencv() -> Iterator[Check]:
@@ -137,10 +154,23 @@ def _opencv() -> Iterator[Check]:
         remove = f"pip uninstall -y {' '.join(here)}, then install one of them"
         yield Check("opencv", "package", "problem", f"{named}: they share their files", remove)
     else:
-        yield Check("opencv", "package", "ok", named or f"cv2 {cv2.__version__}, not from pip")
+        yield Check("opencv", "package", "ok", named or "not from pip")
+    error = _import_error("cv2")
+    if error is not None:
+        advice = "if a library of the desktop is missing (libGL.so.1), replace opencv-python by "
+        advice += f"opencv-python-headless; otherwise pip install --force-reinstall {_one(here)}"
+        yield Check("opencv", "import", "problem", error, advice)
+        return
+    import cv2
+
+    yield Check("opencv", "import", "ok", f"cv2 {cv2.__version__}")
     windows = _has_windows(cv2.getBuildInformation())
     advice = "" if windows else "pyfau live needs opencv-python instead of its headless version"
     yield Check("opencv", "windows", "ok" if windows else "missing", str(windows).lower(), advice)
+
+
+def _one(packages: list[str]) -> str:
+    return packages[0] if packages else "opencv-python"
 
 
 def _has_windows(build: str) -> bool:
@@ -159,6 +189,8 @@ def _codecs() -> Iterator[Check]:
 
 
 def _has_codec(name: str, mode: Any) -> bool:
+    import av
+
     try:
         av.codec.Codec(name, mode)
     except ValueError:  # av.codec.codec.UnknownCodecError is one
@@ -167,6 +199,8 @@ def _has_codec(name: str, mode: Any) -> bool:
 
 
 def _devices() -> Iterator[Check]:
+    import torch
+
     from pyfau.models.devices import resolve_device
     from pyfau.models.engines import resolve_engine
 

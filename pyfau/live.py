@@ -154,7 +154,7 @@ def watch(
             to `table`, as `*_events.tsv`.
 
     Raises:
-        OptionError: `lsl_markers` without `table`.
+        OptionError: `lsl_markers` without `table`, or `video` with a detector that covers faces.
         PyfauError: There is no screen, the source cannot be read, or a file cannot be written.
     """
     _check_video(video)
@@ -167,6 +167,8 @@ def watch(
         # order, camera frames would wait and be late.
         detector = make()
         detector.stream(latency=0)  # raises before a file is opened
+        if detector.anonymise and video is not None:
+            raise OptionError("the live view shows faces: a recording cannot cover them")
         if isinstance(source, int):
             reader = read_camera(source)
         else:

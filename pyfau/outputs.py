@@ -12,6 +12,7 @@ from pyfau.errors import OptionError
 from pyfau.files import check_is_other
 from pyfau.media.frames import FrameReader
 from pyfau.media.images import file_record
+from pyfau.overlay.hiding import FindFaces
 from pyfau.overlay.writer import OverlayWriter
 from pyfau.tables.writers import ResultWriter, open_writer
 from pyfau.types import AURow, Failure, Frame, StrPath
@@ -86,6 +87,7 @@ def open_outputs(
     hold: int = 0,
     fps: float | None = None,
     anonymise: bool = False,
+    find_faces: FindFaces | None = None,
     intensity: bool = False,
     measures: bool = False,
     landmarks: bool = False,
@@ -101,6 +103,7 @@ def open_outputs(
         overlay: The video; None for no video.
         hold: Frames for which a missing face is drawn in grey.
         anonymise: Whether the overlay covers faces.
+        find_faces: Finds the faces of a whole image, for `anonymise`; see `OverlayWriter`.
         fps: Rate of the overlay; None for that of the source.
         intensity: Whether the table has columns of intensities.
         measures: Whether the table has columns of measures of the face.
@@ -120,7 +123,14 @@ def open_outputs(
             sound = reader.name if reader.kind == "video" else None
             rate = reader.fps if fps is None else fps
             video = stack.enter_context(
-                OverlayWriter(overlay, rate, source=sound, hold=hold, anonymise=anonymise)
+                OverlayWriter(
+                    overlay,
+                    rate,
+                    source=sound,
+                    hold=hold,
+                    anonymise=anonymise,
+                    find_faces=find_faces,
+                )
             )
             record["overlay"] = {"path": file_record(overlay)["path"]}
             if anonymise:

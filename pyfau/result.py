@@ -235,7 +235,8 @@ class AUResult(AURows):
             - frame, time_s
             - FaceRectX, FaceRectY, FaceRectWidth, FaceRectHeight, FaceScore
             - x_0 ... x_67, y_0 ... y_67: landmarks in pixels, if they were requested
-            - Pitch, Roll, Yaw: degrees, unless the head pose was left out
+            - Pitch, Roll, Yaw: radians with the signs of py-feat 2.1, unless the head pose was left
+              out; then X, Y, Z, which are NaN, because pyfau does not measure the position
             - AU01 ...: scores
             - Identity: "Person_0" for face_id 0. This is a track, not a recognised person.
             - input: the image file, or the source. A name that a spreadsheet would take for a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from pyfau.types import StrPath
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.utils.validation import check_is_fitted
 except ImportError:
     raise DependencyError(
         "pyfau.sklearn needs the package scikit-learn: pip install 'pyfau[sklearn]'"
@@ -53,8 +55,9 @@ class ClipFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Note the names of the features. The network is trained already.
 
         Raises:
-            InputError: There is no clip.
+            InputError: There is no clip, or `clips` is one path.
         """
+        _check_clips(clips)
         if not len(clips):
             raise InputError("there are no clips to fit on")
         self.names_ = list(self._result(clips[0]).summary("clip").columns)
@@ -65,8 +68,11 @@ class ClipFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """The features as a float64 array of shape (clips, features).
 
         Raises:
-            InputError: A clip has other features than the clips of `fit`.
+            InputError: A clip has other features than the clips of `fit`, or `clips` is one path.
+            sklearn.exceptions.NotFittedError: `fit` was not called.
         """
+        check_is_fitted(self)
+        _check_clips(clips)
         rows = []
         for clip in clips:
             table = self._result(clip).summary("clip")
@@ -76,8 +82,19 @@ class ClipFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(rows, np.float64).reshape(len(rows), len(self.names_))
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[Any]:
-        """The names of the features."""
+        """The names of the features.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: `fit` was not called.
+        """
+        check_is_fitted(self)
         return np.array(self.names_, dtype=object)
 
     def _result(self, clip: StrPath | AUResult) -> AUResult:
         return clip if isinstance(clip, AUResult) else _score(str(clip), self.model)
+
+
+def _check_clips(clips: object) -> None:
+    """Check that this is not one path, whose letters would be taken for clips."""
+    if isinstance(clips, str | os.PathLike):
+        raise InputError(f"expected a list of clips, got one path: {os.fspath(clips)!r}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import pyfau.doctor as doctor
 from pyfau.cli import main
@@ -64,13 +68,44 @@ def test_a_check_that_fails_does_not_end_the_report(monkeypatch: pytest.MonkeyPa
     assert of(checks, "mdhr-lite").state == "ok"
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("cv2", "import"),
+        ("torch", "torch"),
+        ("av", "av"),
+        ("numpy", "numpy"),
+        ("pandas", "pandas"),
+        ("scipy", "scipy"),
+    ],
+)
+def test_a_package_that_cannot_be_imported(tmp_path: Path, module: str, name: str) -> None:
+    """As on a server without libraries of the desktop: the report comes, and says what to do."""
+    error = "libGL.so.1: cannot open shared object file"
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError({error!r})\n")
+    paths = [str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pyfau", "doctor", "--json", "--no-speed"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    check = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == name)
+    assert check["state"] == "problem"
+    assert error in check["value"]
+    assert "install" in check["advice"]
+    assert "Traceback" not in done.stderr
+
+
 def test_windows_codecs_threads_and_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert doctor._has_windows("  GUI:                           QT5\n")
     assert not doctor._has_windows("  GUI:                           NONE\n")
     assert not doctor._has_codec("nonsense", "r")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PYFAU_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(doctor.torch, "get_num_threads", lambda: 10_000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
     checks = examine(speed=False)
     assert of(checks, "cache").state == "problem"
     assert "PYFAU_CACHE" in of(checks, "cache").advice

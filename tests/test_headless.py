@@ -37,6 +37,21 @@ def test_the_image_runs_without_rights_and_with_the_tested_versions() -> None:
     assert "download.pytorch.org/whl/cpu" in text
 
 
+def test_another_base_image_is_possible() -> None:
+    """Both stages have the same base, and no path has the version of its Python."""
+    found = instructions()
+    bases = [rest.split(" AS ")[0] for word, rest in found if word == "FROM"]
+    assert bases == ["${BASE}", "${BASE}"]
+    assert found[0] == ("ARG", "BASE=python:3.12-slim-bookworm")
+    rest = " ".join(rest for _, rest in found[1:])
+    assert not re.search(r"python3\.\d", rest)
+
+
+def test_what_the_image_deletes_is_not_pyfaus() -> None:
+    """The image has no folders named tests; the package must not have one with that name."""
+    assert not list((ROOT / "pyfau").rglob("tests"))
+
+
 def test_the_builder_gets_what_the_image_copies() -> None:
     copied = [rest.split()[:-1] for word, rest in instructions() if word == "COPY"]
     names = {name for part in copied for name in part if not name.startswith(("--", "/"))}

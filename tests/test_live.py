@@ -18,7 +18,7 @@ from PIL import ImageGrab
 
 from pyfau import AUDetector, AURow, MediaError, PyfauError, live
 from pyfau.cli import main
-from pyfau.errors import DependencyError
+from pyfau.errors import DependencyError, OptionError
 from pyfau.live import NewestFrames, paced, play
 from pyfau.overlay.writer import OverlayWriter
 from pyfau.tables.writers import open_writer
@@ -279,6 +279,16 @@ def test_a_clip_is_watched_from_python(
     assert (seen.source, seen.played.frames, seen.dropped) == (str(clip), 4, None)
     assert screen.most == 0  # the window is closed
     assert len(pd.read_csv(table)) == 4
+
+
+def test_a_recording_of_the_view_cannot_cover_faces(
+    detector: AUDetector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, media: Path
+):
+    monkeypatch.setattr(live, "Window", lambda title, all_aus: Screen(most=4))
+    monkeypatch.setattr(detector, "anonymise", True)
+    with pytest.raises(OptionError, match="shows faces"):
+        live.watch(lambda: detector, media / "single_face.mp4", video=tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

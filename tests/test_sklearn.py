@@ -12,6 +12,7 @@ from pyfau.errors import InputError
 
 pytest.importorskip("sklearn")
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -47,6 +48,22 @@ def test_clips_that_do_not_fit() -> None:
     made = ClipFeatures().fit([eyes(FRAMES)])
     with pytest.raises(InputError, match="other features"):
         made.transform([eyes(FRAMES, aus=("AU12", "AU25"))])
+
+
+@pytest.mark.parametrize("path", ["clip.mp4", Path("clip.mp4")])
+def test_one_path_is_not_a_list_of_clips(path: str | Path) -> None:
+    with pytest.raises(InputError, match="list of clips"):
+        ClipFeatures().fit(path)
+    made = ClipFeatures().fit([eyes(FRAMES)])
+    with pytest.raises(InputError, match="list of clips"):
+        made.transform(path)
+
+
+def test_what_needs_fit_says_so() -> None:
+    with pytest.raises(NotFittedError):
+        ClipFeatures().transform([eyes(FRAMES)])
+    with pytest.raises(NotFittedError):
+        ClipFeatures().get_feature_names_out()
 
 
 def test_a_video_is_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,7 +222,8 @@ def _describe(
 ) -> dict[str, npt.NDArray[Any]]:
     """The columns of the events of one AU, without `au`."""
     spans = zip(first.tolist(), last.tolist(), strict=True)
-    peaks = [start + int(scores[start : end + 1].argmax()) for start, end in spans]
+    known = np.where(np.isnan(scores), -np.inf, scores)  # in the frames between joined events
+    peaks = [start + int(known[start : end + 1].argmax()) for start, end in spans]
     peak = np.array(peaks, np.int64)
     return {
         "face_id": timeline.face_id[first],
@@ -246,6 +247,18 @@ def scored_rows(result: AURows) -> pd.DataFrame:
     unknown = [f"{au}_c" for au in result.aus if rows[au].isna().any()]
     flagged: pd.DataFrame = rows.assign(**{name: rows[name].fillna(0) for name in unknown})
     return flagged
+
+
+def frame_lengths(table: pd.DataFrame, step_s: float) -> npt.NDArray[np.float64]:
+    """For how long each row is shown, in seconds, (R,): to the next frame of its face.
+
+    Args:
+        table: The rows of `scored_rows`.
+        step_s: Seconds per frame, for rows without times and before a frame without the face.
+    """
+    timeline = _timeline(table, step_s)
+    lengths = timeline.end_s - timeline.time_s
+    return np.where(np.isfinite(lengths), lengths, step_s)
 
 
 def frame_interval(table: pd.DataFrame, fps: Any) -> float:

@@ -154,7 +154,7 @@ def _compare(
         "difference": float(difference),
         "low": low,
         "high": high,
-        "effect": float(difference) / deviation if deviation > 0 else math.nan,
+        "effect": float(difference) / deviation if deviation > _noise(*samples) else math.nan,
         "paired": paired,
     }
 
@@ -164,6 +164,11 @@ def _difference(*samples: _Array, axis: int = -1) -> Any:
     if len(samples) == 1:
         return np.mean(samples[0], axis=axis)
     return np.mean(samples[1], axis=axis) - np.mean(samples[0], axis=axis)
+
+
+def _noise(*samples: _Array) -> float:
+    """A spread that only comes from the rounding of equal values."""
+    return 1e-9 * max(float(np.abs(values).max()) for values in samples)
 
 
 def _deviation(values: _Array) -> float:
@@ -187,7 +192,7 @@ def _interval(
 
     if min(map(len, samples)) < 2:
         return math.nan, math.nan
-    if all(np.ptp(values) == 0 for values in samples):
+    if all(np.ptp(values) <= _noise(values) for values in samples):
         point = float(_difference(*samples))
         return point, point
     with warnings.catch_warnings():

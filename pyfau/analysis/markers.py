@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyfau.analysis.events import frame_interval
 from pyfau.analysis.series import FaceSeries
 from pyfau.checks import is_number
 from pyfau.errors import InputError, OptionError
@@ -36,7 +37,8 @@ def join_markers(table: pd.DataFrame, markers: pd.DataFrame | Sequence[float]) -
         A copy of the table with the column marker: string, missing where there is no marker.
 
     Raises:
-        InputError: The table has no times, or the markers have no onset_s.
+        InputError: The table has no times, the markers have no onset_s, or all of them are after
+            the end of the recording, for example because they are in milliseconds.
     """
     import pandas as pd
 
@@ -47,6 +49,7 @@ def join_markers(table: pd.DataFrame, markers: pd.DataFrame | Sequence[float]) -
     if len(found) and not len(frames):
         raise InputError("markers need a table with times: score images with fps")
     starts = frames["time_s"].to_numpy(np.float64)
+    _check_end(found, frames)
     texts: dict[int, list[str]] = {}
     for onset, code in zip(found["onset_s"], found["code"], strict=True):
         # Tables have six decimals.
@@ -56,6 +59,19 @@ def join_markers(table: pd.DataFrame, markers: pd.DataFrame | Sequence[float]) -
         codes[table["frame"] == frame] = ";".join(own)
     joined["marker"] = codes
     return joined
+
+
+def _check_end(found: pd.DataFrame, frames: pd.DataFrame) -> None:
+    """Check that a marker is not after the end of the last frame."""
+    step = frame_interval(frames, None)
+    if not len(found) or not math.isfinite(step):
+        return
+    first, end = float(found["onset_s"].iloc[0]), float(frames["time_s"].iloc[-1]) + step
+    if first > end:
+        raise InputError(
+            f"all markers are after the end of the recording at {end:.3f} s, the first at "
+            f"{first:.3f} s: give seconds from the start of the recording"
+        )
 
 
 def as_markers(markers: Any) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def find_co_occurrence(
         - au_a, au_b: str
         - jaccard: float64, of the frames in which either is active, the share in which both are;
           NaN where neither is ever active
-        - both: float64, of all frames with a face, the share in which both are active
+        - both: float64, of all frames with scores of both, the share in which both are active
         - correlation: float64, Pearson's r of the scores; NaN where a score is constant
         - frames: int64, frames with a face
 
@@ -77,23 +77,38 @@ def co_occurrence(
     Returns:
         Three symmetric (N, N) matrices, NaN where there is nothing to divide by: "jaccard", of the
         rows in which either AU is active the share in which both are; "both", the share of all rows
-        in which both are; and "correlation", Pearson's r of the scores.
+        in which both are; and "correlation", Pearson's r of the scores. Rows in which one of the
+        two AUs has no score do not count for the pair.
     """
-    nothing = np.full((scores.shape[1], scores.shape[1]), np.nan)
-    if not len(scores):
-        return {"jaccard": nothing, "both": nothing, "correlation": nothing}
-    count = active.astype(np.float64)
+    known = np.isfinite(scores).astype(np.float64)
+    rows = known.T @ known
+    count = active * known
     both = count.T @ count
-    alone = np.diag(both)
-    centred = scores - scores.mean(axis=0)
-    spread = np.sqrt((centred**2).sum(axis=0))
+    first = count.T @ known  # active rows of the first AU of a pair
+    return {
+        "jaccard": _divided(both, first + first.T - both),
+        "both": _divided(both, rows),
+        "correlation": _correlations(scores, known, rows),
+    }
+
+
+def _correlations(
+    scores: npt.NDArray[np.float64], known: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Pearson's r of each pair of columns, over the rows in which both are known."""
+    filled = np.where(known > 0, scores, 0.0)
+    # Differences from the means of the columns: the sums below then lose no digits.
+    centred = (filled - _divided(filled.sum(axis=0), known.sum(axis=0))) * known
+    total = centred.T @ known
+    square = (centred**2).T @ known - _divided(total**2, rows)
+    product = centred.T @ centred - _divided(total * total.T, rows)
+    spread = np.sqrt(np.maximum(square, 0)) * np.sqrt(np.maximum(square.T, 0))
+    return _divided(product, np.where(spread > 1e-18, spread, np.nan))
+
+
+def _divided(
+    part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The quotient; NaN where there is nothing to divide by."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "jaccard": both / (alone[:, None] + alone[None, :] - both),
-            "both": both / len(active),
-            "correlation": np.where(
-                np.outer(spread > 1e-9, spread > 1e-9),
-                centred.T @ centred / np.outer(spread, spread),
-                np.nan,
-            ),
-        }
+        return np.where(whole == 0, np.nan, part / whole)

@@ -81,17 +81,27 @@ class FaceSeries:
 
         Single missing frames are bridged; longer gaps are not.
         """
-        after = np.searchsorted(self.times, times, side="left")
-        right = np.clip(after, 0, len(self.times) - 1)
-        left = np.clip(after - 1, 0, len(self.times) - 1)
-        distance = np.minimum(abs(self.times[right] - times), abs(self.times[left] - times))
+        values = np.full((len(times), len(self.aus)), np.nan)
+        known = np.isfinite(self.scores)
+        for number, column in enumerate(known.T):
+            # A frame without a score of this action unit counts as a missing frame.
+            values[:, number] = self._interpolated(
+                times, self.times[column], self.scores[column, number]
+            )
+        return values
+
+    def _interpolated(self, times: Array, own: Array, scores: Array) -> Array:
+        """The scores (T,) at the times, from those at the (R,) times `own`."""
+        if not len(own):
+            return np.full(len(times), np.nan)
+        after = np.searchsorted(own, times, side="left")
+        right = np.clip(after, 0, len(own) - 1)
+        left = np.clip(after - 1, 0, len(own) - 1)
+        distance = np.minimum(abs(own[right] - times), abs(own[left] - times))
         exact = distance <= _EXACT * self.step_s
-        gap = self.times[right] - self.times[left]
+        gap = own[right] - own[left]
         # Half a frame before the first and after the last still shows them.
         edge = self.step_s / 2
-        inside = (times >= self.times[0] - edge) & (times <= self.times[-1] + edge)
+        inside = (times >= own[0] - edge) & (times <= own[-1] + edge)
         known = exact | inside & (gap <= _LONGEST_BRIDGE * self.step_s)
-        columns = [np.interp(times, self.times, column) for column in self.scores.T]
-        values: Array = np.array(columns).reshape(len(self.aus), len(times)).T.copy()
-        values[~known] = np.nan
-        return values
+        return np.where(known, np.interp(times, own, scores), np.nan)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau.analysis.blinks import LONGEST_BLINK_S, blink_rows, blink_source
-from pyfau.analysis.events import find_events, frame_interval, scored_rows
+from pyfau.analysis.events import find_events, frame_interval, frame_lengths, scored_rows
 from pyfau.checks import check_choice
 from pyfau.choices import SummaryUnit
 from pyfau.faces.ranges import LEAST_QUALITY
@@ -36,7 +36,10 @@ def summarize(result: AURows, per: SummaryUnit = "face") -> pd.DataFrame:
     columns = _shares(result, scored, bounds)
     sequence = not result.metadata.get("independent")
     step = frame_interval(scored, result.metadata.get("fps")) if sequence else np.nan
-    columns["seconds"] = columns["frames"] * step
+    # The frame rate can vary, so the frames are not counted.
+    lengths = frame_lengths(scored, step)
+    sums = [part.sum() for part in np.split(lengths, bounds[1:-1])][: len(bounds) - 1]
+    columns["seconds"] = np.array(sums, np.float64) if len(scored) else columns["frames"] * step
     # Independent images have no events.
     found = find_events(result if sequence else AURows(result.aus, {}))
     groups = np.searchsorted(ids, found["face_id"]) if per == "face" else np.zeros(len(found), int)
@@ -74,6 +77,7 @@ def _shares(result: AURows, scored: pd.DataFrame, bounds: npt.NDArray[Any]) -> d
     if result.has_measures:
         quality = scored["quality"].to_numpy(np.float64)
         parts = np.split(quality, bounds[1:-1])[:groups]
+        parts = [part[~np.isnan(part)] for part in parts]
         columns["quality_mean"] = [_mean(part) for part in parts]
         columns["quality_low_share"] = [_mean(part < LEAST_QUALITY) for part in parts]
     return columns
@@ -139,13 +143,19 @@ def _blinks(
 
 
 def _each(values: _Array, bounds: npt.NDArray[Any], figure: Any, *args: Any) -> _Array:
-    """A figure of each column of (R, N) values, for the rows between the bounds: (G, N)."""
+    """A figure of each column of (R, N) values, for the rows between the bounds: (G, N).
+
+    Missing values do not count.
+    """
+
+    def of_known(part: _Array) -> Any:
+        if len(part) and not np.isnan(part).any():
+            return figure(part, *args, axis=0)
+        columns = [column[~np.isnan(column)] for column in part.T]
+        return [figure(column, *args) if len(column) else np.nan for column in columns]
+
     groups = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    nothing = np.full(values.shape[1], np.nan)
-    parts = [
-        figure(values[start:end], *args, axis=0) if end > start else nothing
-        for start, end in groups
-    ]
+    parts = [of_known(values[start:end]) for start, end in groups]
     return np.array(parts, np.float64).reshape(len(bounds) - 1, values.shape[1])
 
 

@@ -67,14 +67,15 @@ def intersubject_correlation(
         except InputError as error:
             raise InputError(f"{person}: {error}") from None
     names = _common_aus(series)
-    values, count = _on_one_grid(series, starts, step_s, names)
+    values = _on_one_grid(series, starts, step_s, names)
     lines = []
     for number, au in enumerate(names):
-        total = values[:, :, number].sum(axis=0)
-        for i, person in enumerate(series):
-            own = values[i, :, number]
+        scores = values[:, :, number]
+        scores = scores[:, np.isfinite(scores).all(axis=0)]
+        total = scores.sum(axis=0)
+        for own, person in zip(scores, series, strict=True):
             r = _correlation(own, total - own)
-            lines.append({"au": au, "person": person, "r": r, "samples": count})
+            lines.append({"au": au, "person": person, "r": r, "samples": len(own)})
     table: pd.DataFrame = pd.DataFrame(lines)
     return table
 
@@ -91,8 +92,8 @@ def _on_one_grid(
     starts: Mapping[str, float],
     step_s: float | None,
     aus: tuple[str, ...],
-) -> tuple[Array, int]:
-    """(P, T, N) scores at the samples where every person has scores, and T."""
+) -> Array:
+    """(P, T, N) scores at the samples of the shortest recording; NaN where a face is missing."""
     step = max(own.step_s for own in series.values()) if step_s is None else step_s
     if not (isinstance(step, int | float) and 0 < step < math.inf):
         raise OptionError(f"step_s must be a number of seconds above 0, got {step_s!r}")
@@ -101,17 +102,17 @@ def _on_one_grid(
     grid = np.arange(count) * step
     values = np.array([own.at(grid + starts[person]) for person, own in series.items()])
     values = values.reshape(len(series), count, len(aus))
-    known = np.isfinite(values).all(axis=(0, 2))
-    if known.sum() < _LEAST_SAMPLES:
+    most = int(np.isfinite(values).all(axis=0).sum(axis=0).max(initial=0))
+    if most < _LEAST_SAMPLES:
         raise InputError(
-            f"the recordings have {known.sum()} samples in which all people are scored: expected "
+            f"the recordings have {most} samples in which all people are scored: expected "
             f"at least {_LEAST_SAMPLES}"
         )
-    return values[:, known], int(known.sum())
+    return values
 
 
 def _correlation(a: Array, b: Array) -> float:
-    """Pearson's r; NaN where a series is constant."""
-    if np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
+    """Pearson's r; NaN where a series is constant or too short."""
+    if len(a) < _LEAST_SAMPLES or np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pyfau.choices import BaselineSource, Runner, TableFormat
 from pyfau.commands.options import add_choice, add_detector_options, detector_arguments
 from pyfau.commands.summary import print_features
+from pyfau.errors import OptionError
 from pyfau.messages import progress_bar, say
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from pyfau.batch.scoring import ScoreOptions, score
 
+    if args.anonymise and args.overlay is None:
+        raise OptionError("--anonymise covers faces in overlays: add --overlay")
     options = ScoreOptions(
         format=args.format,
         overlay=args.overlay,

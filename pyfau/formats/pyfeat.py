@@ -30,7 +30,13 @@ _RULES = {
     "Pitch|Roll|Yaw": between(-360, 360),
 }
 _MOST_DIGITS = 15  # of the number of a person
-_POSE = {"Pitch": "pitch", "Roll": "roll", "Yaw": "yaw"}  # degrees
+_POSE = {"Pitch": "pitch", "Roll": "roll", "Yaw": "yaw"}
+# py-feat 2.1 counts these angles in the other direction: its yaw is positive towards the person's
+# right, which is the left of the image, and its roll is positive counterclockwise in the image.
+_SIGNS = {"Pitch": 1, "Roll": -1, "Yaw": -1}
+# Position of the head. Files of py-feat with these columns have angles in radians. Older files lack
+# the columns, and have degrees.
+_POSITION = ("X", "Y", "Z")
 _PERSON = "Person_"  # prefix of the names that py-feat gives to persons
 
 
@@ -51,7 +57,11 @@ def to_pyfeat(result: AURows) -> pd.DataFrame:
     if result.has_landmarks:
         columns |= {name: table[name] for name in POINT_COLUMNS}
     if result.has_measures:
-        columns |= {name: table[measure] for name, measure in _POSE.items()}
+        columns |= {
+            name: _SIGNS[name] * np.radians(table[measure]) for name, measure in _POSE.items()
+        }
+        # pyfau does not measure the position, but `Fex.poses` needs its columns.
+        columns |= dict.fromkeys(_POSITION, pd.Series(np.nan, table.index))
     columns |= {au: table[au] for au in result.aus}
     columns["Identity"] = (_PERSON + table["face_id"].astype("string")).astype("string")
     # File names can contain bytes that are not text.
@@ -80,7 +90,9 @@ def read_pyfeat(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
           without a face.
         - confidence, x1, y1, x2, y2 and AU01 ... (float64). The values of the action units depend
           on the detector of py-feat: probabilities ("xgb" and Detectorv2), or 0 and 1 ("svm").
-        - pitch, yaw and roll (float64, degrees) with the signs of the file, if it has a head pose.
+        - pitch, yaw and roll (float64, degrees), if the file has a head pose. Files with the
+          columns X, Y and Z have radians, and the signs of py-feat 2.1; pyfau converts both. Older
+          files have degrees, and keep their signs.
 
     Raises:
         InputError: The file does not exist, or py-feat did not write it.
@@ -107,9 +119,16 @@ def read_pyfeat(path: StrPath, limits: Limits = LIMITS) -> pd.DataFrame:
         str(name): table[name] for name in table.columns if re.fullmatch(r"AU\d\d[LR]?", str(name))
     }
     if set(_POSE) <= set(table.columns):
-        columns |= {measure: table[name] for name, measure in _POSE.items()}
+        columns |= _head_pose(table)
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
+
+
+def _head_pose(table: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """Pitch, roll and yaw in degrees, with the signs of pyfau where those of the file are known."""
+    if not set(_POSITION) <= set(table.columns):
+        return {measure: table[name] for name, measure in _POSE.items()}
+    return {measure: _SIGNS[name] * np.degrees(table[name]) for name, measure in _POSE.items()}
 
 
 def _numbers_of(person: pd.Series[str], path: StrPath) -> pd.Series[int]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from pyfau.errors import MediaError
+from pyfau.media.damage import damage_of_image
 from pyfau.media.formats import open_image, quiet_images
 from pyfau.media.frames import Frames
 from pyfau.media.images import check_file, check_frame, count_images, summary, unreadable
@@ -44,6 +45,7 @@ class Animation:
         self._limits = limits
         try:
             with quiet_images(), open_image(path, limits) as image:
+                self._kind = image.format
                 self.timed = image.format != "TIFF"
                 self.count = count_images(image)
                 pixels = self.count * image.width * image.height
@@ -84,6 +86,7 @@ class Animation:
                     yield Frame(index, time_s, rgb, str(self._path))
                 index += 1
         self.warnings += summary(messages)
+        self.warnings += damage_of_image(self._path, self._kind)
 
     def _check_size(self, pixels: int) -> None:
         limits = self._limits

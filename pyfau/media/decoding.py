@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 from av.filter import Graph
@@ -18,6 +17,13 @@ from av.stream import Disposition
 from pyfau.errors import MediaError, OptionError
 from pyfau.media.clock import Clock, Stamp
 from pyfau.media.colour import RGBConverter
+from pyfau.media.damage import (
+    HIDING_CODECS,
+    count_damaged_gif_images,
+    damaged_matroska_parts,
+    is_damaged_packet,
+)
+from pyfau.media.endings import has_fragment, lost_at_ts_end
 from pyfau.media.formats import CONTAINERS, check_pixels, open_container
 from pyfau.media.frames import Frames
 from pyfau.media.limits import Limits
@@ -34,6 +40,8 @@ _SORTED_SECONDS = 2.0
 # A damaged container can have good packets after an error. Reading ends after this number of
 # consecutive errors.
 _MAX_READ_ERRORS = 32
+# A decoder returns a frame at most this number of packets after its own.
+_MOST_DELAY = 128
 # Bytes of the stored packets since the last key frame, and number of frames that may be lost at the
 # end, because a decoder with several threads keeps this number of frames.
 _RECENT_BYTES = 32 << 20
@@ -43,13 +51,18 @@ _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 _UNSPECIFIED = 2
 # These containers have one length for all streams, which FFmpeg copies to each.
 _SHARED_LENGTH = ("asf",)
+# In these containers, FFmpeg and mkvmerge state exactly where the last frame ends.
+_EXACT_LENGTH, _EXACT_WRITERS = ("matroska,webm", "flv", "asf"), ("Lavf", "libebml")
+# Without this flag, this decoder drops all frames between a lost frame and the next key frame, also
+# those that are nearly right. With it, it also returns frames before the first key frame.
+_KEEP_DAMAGED, _DROPS_DAMAGED = {"flags": "+output_corrupt"}, "hevc"
+# With this option, this decoder refuses damaged images. Without it, it reports no damage.
+_STRICT, _HIDES_ERRORS = {"err_detect": "explode"}, "mjpeg"
+# Bytes after the last packet of an FLV file that can be its end. More are another recording.
+_FLV_END_BYTES = 1024
 # After a damaged place, FFmpeg treats the rest of a GIF as one image. An image has at most 1.5
 # bytes per pixel, plus its palettes and comments.
 _GIF_EXTRA_BYTES = 16_384
-# The start of a fragment of an MP4 file, after its size: a box that begins with another box.
-_FRAGMENT, _FRAGMENT_BYTES = re.compile(rb"moof....mfhd", re.DOTALL), 12
-# Bytes of a file that are searched at a time.
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,13 @@ class VideoDecoder:
         context.thread_type = "AUTO"
         context.thread_count = threads
         context.options = {"max_pixels": str(limits.frame_pixels)}
+        self._is_started = context.name != _DROPS_DAMAGED
+        if not self._is_started:
+            context.options |= _KEEP_DAMAGED
+        self._tolerant: Any = None
+        if context.name == _HIDES_ERRORS:
+            self._tolerant = _copy_of(context)
+            context.options |= _STRICT
         self._first_aspect = context.sample_aspect_ratio
         self.fps = _positive(self._stream.guessed_rate) or _positive(self._stream.average_rate)
         self.frame_count = self._announced()
@@ -110,18 +130,25 @@ class VideoDecoder:
         self.clock = Clock(self.fps, 0.0 if start is None else start / av.time_base)
         # AVI counts its packets; FFmpeg only guesses when their frames are shown.
         self._by_order = self._container.format.name == "avi"
-        self._first_dts: int | None = None
+        # MXF files without the table of the order of images have the same stamp for both orders.
+        self._may_lack_order = self._container.format.name == "mxf"
+        self._base: Fraction | None = self._stream.time_base
+        self._bases: dict[int, Fraction] = {}  # units of the time stamps of each stream
+        self._fed: deque[int] = deque(maxlen=_MOST_DELAY)  # stamps of the last decoded packets
         self._last_dts: int | None = None
+        self._next_dts: int | None = None  # of the next packet, if none is missing
         self._delay: int | None = None  # number of packets between a packet and its frame
         self._most_gif_bytes = 2 * context.width * context.height + _GIF_EXTRA_BYTES
         self._swallowed = False
         self._seen = 0
         self._corrupt = 0
+        self._packet_count = self._damaged_packets = self._refused_packets = 0
         self._errors = 0
         self._path = path
         # Times and positions of the packets of all streams, since the start of the file.
         self._begin_s, self._end_s = math.inf, -math.inf
         self._begin_byte, self._end_byte = math.inf, 1
+        self._last_byte: int | None = None  # start of the last packet of this stream
 
     def frames(self) -> Frames:
         """Decode the frames. Their `index` and `time_s` only increase."""
@@ -130,7 +157,7 @@ class VideoDecoder:
             for image, place in _Deinterlacer().filtered(self._placed()):
                 rgb = make_upright(converter.convert(image), place.pixel_aspect, place.turn)
                 yield Frame(place.stamp.index, place.stamp.time_s, rgb)
-            self.clock.finish()
+            self.clock.finish(self._exact_end_s(), self._slack())
             self._sum_up()
         finally:
             self._container.close()
@@ -197,7 +224,11 @@ class VideoDecoder:
         edited = "mov" in self._container.format.name  # may include frames that are cut off
         if count > 0 and not edited:
             return int(count)
-        length = self._length_s()
+        length = self._length_s() or 0.0
+        # Most containers count from 0, where the video may not have begun yet.
+        start = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+        if 0 < start < length:
+            length -= start
         by_time = math.floor(length * self.fps + 0.5) if length and self.fps else 0
         known = [number for number in (count, by_time) if number > 0]
         return min(known) if known else None
@@ -218,43 +249,77 @@ class VideoDecoder:
                 self._note_place(packet)
             if packet.stream_index != self._stream.index:
                 continue
-            # Packets that an edit list cuts off are decoded and not shown.
-            if packet.size and not packet.is_discard:
+            if packet.size:
+                self._check_packet(packet)
                 self._announce(packet)
             waiting.append(packet)
             held += packet.size
             while len(waiting) > _AHEAD_PACKETS or (len(waiting) > 1 and held > _AHEAD_BYTES):
                 held -= waiting[0].size
                 yield waiting.popleft()
+        self.clock.is_read = True
         yield from waiting
+
+    def _base_of(self, packet: Any) -> Fraction:
+        """The unit of the time stamps of a packet. PyAV makes a new object for each request."""
+        number = packet.stream_index
+        if number not in self._bases:
+            self._bases[number] = packet.time_base or Fraction(0)
+        return self._bases[number]
 
     def _note_place(self, packet: Any) -> None:
         """Store where the packets of all streams begin and end."""
         if packet.pos is not None:
             self._begin_byte = min(self._begin_byte, packet.pos)
+            if packet.stream_index == self._stream.index:
+                self._last_byte = packet.pos
             self._end_byte = max(self._end_byte, packet.pos + packet.size)
         stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is not None and packet.time_base:
-            begin = float(stamp * packet.time_base) - self.clock.start_s
+        base = self._base_of(packet)
+        if stamp is not None and base:
+            begin = _to_seconds(stamp, base) - self.clock.start_s
             self._begin_s = min(self._begin_s, begin)
-            self._end_s = max(self._end_s, begin + float((packet.duration or 0) * packet.time_base))
+            self._end_s = max(self._end_s, begin + _to_seconds(packet.duration or 0, base))
+
+    def _check_packet(self, packet: Any) -> None:
+        """Look for damage that the decoder does not report."""
+        context = self._stream.codec_context
+        self._packet_count += 1
+        if context.name in HIDING_CODECS:
+            pixels = context.width * context.height
+            self._damaged_packets += is_damaged_packet(context.name, bytes(packet), pixels)
 
     def _announce(self, packet: Any) -> None:
-        base = packet.time_base or Fraction(0)
+        base = self._base_of(packet)
         if self._container.format.name == "gif" and packet.size > self._most_gif_bytes:
             self._swallowed = True
         stamp = packet.dts if self._by_order else packet.pts
-        if self._first_dts is None:
-            self._first_dts = packet.dts
+        self._may_lack_order &= packet.pts == packet.dts
+        if packet.is_discard:
+            if stamp is not None:
+                self.clock.announce_cut(_to_seconds(stamp, base))
+            return
         if packet.dts is not None:
             self._last_dts = packet.dts
         # Also set where a stream was joined from parts, so it is no damage by itself.
         if packet.is_corrupt:
             self.clock.errors += 1
         self.clock.announce(
-            None if stamp is None else float(stamp * base),
-            float(packet.duration * base) if packet.duration else None,
+            None if stamp is None else _to_seconds(stamp, base),
+            _to_seconds(packet.duration, base) if packet.duration else None,
+            follows=self._follows(packet),
         )
+
+    def _follows(self, packet: Any) -> bool:
+        """Whether an MP4 file states that nothing is missing between two packets.
+
+        Its tables list all frames, so only fragments can be missing.
+        """
+        expected, self._next_dts = self._next_dts, None
+        if "mov" not in self._container.format.name or packet.dts is None or not packet.duration:
+            return False
+        self._next_dts = packet.dts + packet.duration
+        return expected is not None and packet.dts <= expected
 
     def _read(self) -> Iterator[Any]:
         """Packets of images and sound, also after errors of the container; the last one is empty.
@@ -288,20 +353,43 @@ class VideoDecoder:
         last: int | None = None
         for packet in self._packets():
             recent.add(packet)
+            if packet.size and packet.dts is not None:
+                self._fed.append(packet.dts)
             try:
                 frames = self._stream.decode(packet)
             except av.error.EOFError:
                 continue
             except (av.FFmpegError, ValueError):
-                self._count_error()
-                frames = []
+                frames = self._decode_again(packet)
+            self._count_unshown(packet, len(frames))
             if not packet.size:
                 frames = recent.complete(frames, self._stream, last)
             for frame in frames:
+                self._is_started |= not frame.is_corrupt
+                if not self._is_started:
+                    continue
                 self._corrupt += bool(frame.is_corrupt)
-                self.clock.damaged = self._corrupt > 0
+                self.clock.damaged = self._corrupt
                 last = frame.pts if last is None else max(last, frame.pts or last)
                 yield frame
+
+    def _decode_again(self, packet: Any) -> list[Any]:
+        """The frames of a packet that the decoder refused."""
+        frames = [] if self._tolerant is None else _decode(self._tolerant, packet)
+        if frames:
+            self._refused_packets += 1
+        else:
+            self._count_error()
+        return frames
+
+    def _count_unshown(self, packet: Any, frames: int) -> None:
+        """Count the packets since the last frame."""
+        if not packet.size:  # the end, where the decoder returns the frames that it kept
+            self.clock.unshown = max(0, self.clock.unshown - frames)
+        elif frames:
+            self.clock.unshown = 0
+        elif not packet.is_discard:
+            self.clock.unshown += 1
 
     def _ordered(self) -> Iterator[tuple[Any, float | None]]:
         """Frames with their time stamps in seconds, sorted if damage changed their order."""
@@ -319,16 +407,19 @@ class VideoDecoder:
 
     def _stamp(self, frame: Any) -> float | None:
         """The time stamp of a frame in seconds."""
-        base = self._stream.time_base
+        base = self._base
         if not base:
             return None
+        if self._may_lack_order and not self._seen:
+            self._by_order = self._stream.codec_context.has_b_frames
         if not self._by_order:
-            return None if frame.pts is None else float(frame.pts * base)
-        if frame.dts is None:  # one of the last frames
+            return None if frame.pts is None else _to_seconds(frame.pts, base)
+        if frame.dts not in self._fed:  # one of the last frames
             return self.clock.next_announced()
+        place = self._fed.index(frame.dts)
         if self._delay is None:
-            self._delay = frame.dts - (self._first_dts or 0)
-        return float((frame.dts - self._delay) * base)
+            self._delay = place
+        return _to_seconds(self._fed[max(0, place - self._delay)], base)
 
     def _placed(self) -> Iterator[tuple[Any, _Place]]:
         for frame, seconds in self._ordered():
@@ -366,11 +457,8 @@ class VideoDecoder:
             said.append(f"{self._corrupt} frames are damaged in part; the decoder filled them in")
         if truncated:
             said.append(truncated)
-        if self._has_unread_fragments():
-            said.append(
-                f"the file is damaged after {self.clock.time_s:.3f} s: "
-                "the fragments there cannot be read, and their frames are missing"
-            )
+        said += self._hidden_damage()
+        said += self._damaged_end()
         self.warnings += said
 
     def _truncation(self) -> str | None:
@@ -379,7 +467,7 @@ class VideoDecoder:
         announced = self.frame_count
         if announced is None:
             return None
-        slack = max(4, 0.02 * announced)
+        slack = self._slack()
         if self._lost_of_avi():
             slack = 0.5
         elif self._reaches_its_end(slack):
@@ -387,6 +475,25 @@ class VideoDecoder:
         if announced - self._reached() <= slack:
             return None
         return f"the file announces {announced} frames, but holds {self._seen}: it may be truncated"
+
+    def _slack(self) -> float:
+        """Number of frames that may be missing in a file that is not cut off."""
+        return max(4.0, 0.02 * (self.frame_count or 0))
+
+    def _exact_end_s(self) -> float | None:
+        """The time stamp at which the last frame ends, if the file states it; else None."""
+        if self._container.format.name not in _EXACT_LENGTH:
+            return None
+        metadata = self._container.metadata
+        writer = metadata.get("ENCODER") or metadata.get("encoder") or ""
+        if not writer.startswith(_EXACT_WRITERS):
+            return None
+        stated = _seconds(self._stream.metadata.get("DURATION", ""))
+        if stated:
+            return stated
+        if len(self._container.streams) == 1 and self._container.duration:
+            return float(self._container.duration / av.time_base)
+        return None
 
     def _reached(self) -> float:
         """The number of frames up to the last one.
@@ -419,16 +526,48 @@ class VideoDecoder:
             return False
         return self._begin_s <= tolerance and self._end_s + start >= length - tolerance
 
-    def _has_unread_fragments(self) -> bool:
-        """Whether a fragmented MP4 file continues after the place where FFmpeg stopped."""
-        if "mov" not in self._container.format.name:
-            return False
+    def _hidden_damage(self) -> list[str]:
+        """What is wrong in the file that the decoder did not report, in words."""
+        said = []
+        name = self._container.format.name
+        # If it is in most packets, it is a habit of the recorder.
+        damaged = max(self._damaged_packets, self._refused_packets)
+        if 0 < damaged <= self._packet_count / 2:
+            said.append(f"the data of {damaged} frames are damaged; the images there may be wrong")
+        if name == "gif":
+            count = count_damaged_gif_images(self._path)
+            if count:
+                said.append(f"{count} images are damaged; parts of them are missing")
+        if name.startswith("matroska"):
+            said += _wrong_parts(self._path, self.clock.start_s)
+        return said
+
+    def _damaged_end(self) -> list[str]:
+        """What is wrong after the last packet that FFmpeg found, in words."""
+        name = self._container.format.name
+        lost = 0
+        fragments = False
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._end_byte)
-                return _has_fragment(file)
+            if "mov" in name:
+                fragments = has_fragment(self._path, self._end_byte)
+            if name == "mpegts" and self._last_byte is not None:
+                lost = lost_at_ts_end(self._path, self._last_byte)
+            if name == "flv":
+                lost = max(0, self._path.stat().st_size - self._end_byte - _FLV_END_BYTES)
         except OSError:  # removed since it was opened
-            return False
+            return []
+        last_s = self.clock.time_s
+        if fragments:
+            return [
+                f"the file is damaged after {last_s:.3f} s: "
+                "the fragments there cannot be read, and their frames are missing"
+            ]
+        if lost:
+            return [
+                f"the file is damaged after {last_s:.3f} s: "
+                f"{lost} bytes there are no video, so frames may be missing"
+            ]
+        return []
 
 
 class _Recent:
@@ -473,16 +612,10 @@ class _Recent:
 
     def decode_again(self, stream: Any, last: int | None) -> list[Any]:
         """The frames with a time stamp after `last`."""
-        context = av.CodecContext.create(stream.codec_context.name, "r")
-        context.extradata = stream.codec_context.extradata
-        context.options = dict(stream.codec_context.options)
-        context.thread_count = 1
-        kept = []
+        context = _copy_of(stream.codec_context)
+        kept: list[Any] = []
         for packet in [*self._packets, None]:
-            try:
-                frames = context.decode(packet)
-            except (av.FFmpegError, ValueError):
-                continue
+            frames = _decode(context, packet)
             kept += [f for f in frames if f.pts is not None and (last is None or f.pts > last)]
             del kept[:-_MAX_RESCUED]
         return kept
@@ -553,14 +686,37 @@ def _deinterlace_graph(frame: Any) -> Graph:
     return graph
 
 
-def _has_fragment(file: BinaryIO) -> bool:
-    """Whether a fragment of an MP4 file starts anywhere in the rest of a file."""
-    before = b""
-    while chunk := file.read(_CHUNK_BYTES):
-        if _FRAGMENT.search(before + chunk):
-            return True
-        before = chunk[-_FRAGMENT_BYTES:]
-    return False
+def _copy_of(context: Any) -> Any:
+    """A decoder for the same stream, with one thread."""
+    copy = av.CodecContext.create(context.name, "r")
+    copy.extradata = context.extradata
+    copy.options = dict(context.options)
+    copy.thread_count = 1
+    return copy
+
+
+def _decode(context: Any, packet: Any) -> list[Any]:
+    """The frames for a packet; none if the decoder refuses it."""
+    try:
+        return list(context.decode(packet))
+    except (av.FFmpegError, ValueError):
+        return []
+
+
+def _wrong_parts(path: Path, start_s: float) -> list[str]:
+    """The parts of a Matroska file whose checksum is wrong, in words."""
+    try:
+        spans = damaged_matroska_parts(path)
+    except OSError:  # removed since it was opened
+        return []
+    if not spans:
+        return []
+    first, last = spans[0], spans[-1]
+    end = "the end" if math.isinf(last.end_s) else f"{last.end_s - start_s:.3f} s"
+    where = f"from {first.start_s - start_s:.3f} s to {end}"
+    if len(spans) > 1:
+        where = f"in {len(spans)} parts {where}"
+    return [f"the file has wrong checksums {where}: frames there may be wrong"]
 
 
 def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float) -> int:
@@ -581,6 +737,20 @@ def _display_matrix(frame: Any) -> bytes | None:
         if item.type.name == "DISPLAYMATRIX":
             return bytes(item)
     return None
+
+
+def _to_seconds(stamp: int, base: Fraction) -> float:
+    """A time stamp in seconds: `float(stamp * base)` without the cost of a fraction."""
+    return float(stamp * base.numerator / base.denominator)
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds of a time such as 00:01:02.500; None for other text."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return None
 
 
 def _positive(rate: Fraction | None) -> float | None:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 from pyfau.checks import check_color
 from pyfau.errors import InputError, MediaError
 from pyfau.files import real_path
+from pyfau.media.damage import damage_of_image
 from pyfau.media.formats import is_image, open_image, quiet_images
 from pyfau.media.limits import LIMITS, Limits
 from pyfau.types import StrPath, UInt8Array
@@ -114,6 +115,7 @@ def decode_image(
     try:
         with quiet_images(messages), open_image(path, limits) as image:
             count = count_images(image)
+            kind = image.format
             rgb = check_frame(image)
     except MediaError:
         raise
@@ -123,6 +125,7 @@ def decode_image(
         if count > 1:
             warnings.append(f"the file holds {count} images; the first is read")
         warnings += summary(messages)
+        warnings += damage_of_image(path, kind)
     return rgb
 
 

@@ -15,7 +15,7 @@ from pyfau.models.frame_export import export_frame_network
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR, FrameFeatures
 from pyfau.models.onnx_files import OPSET, make_folder, write_onnx
-from pyfau.models.packed import fold
+from pyfau.packed import fold
 from pyfau.version import __version__
 
 TOLERANCE = 1e-4  # of scores and, relative to the largest, features

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.frame_network import FrameNetwork
-from pyfau.models.packed import project
+from pyfau.packed import project
 
 PATCH = 16
 _EPS = 1e-6

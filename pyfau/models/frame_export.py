@@ -13,7 +13,7 @@ from pyfau.errors import WeightsError
 from pyfau.models.engines import import_onnxruntime
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.onnx_files import OPSET, make_folder, write_onnx
-from pyfau.models.packed import fold
+from pyfau.packed import fold
 from pyfau.version import __version__
 
 _FRAMES = 8  # scored at a time

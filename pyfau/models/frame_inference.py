@@ -18,8 +18,8 @@ from pyfau.models.frame_export import export_scores
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.half import choose_precision
 from pyfau.models.int8 import open_int8, resolve_int8_engine
-from pyfau.models.packed import can_pack, fold, pack
 from pyfau.models.quantise import check_quantisable
+from pyfau.packed import can_pack, fold, pack
 
 _CPU_FRAMES = 8  # frames that a CPU scores at a time
 

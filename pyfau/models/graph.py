@@ -22,7 +22,7 @@ from pyfau.models.config import GRID
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import LinearBlock
-from pyfau.models.packed import project
+from pyfau.packed import project
 
 TOKENS = GRID * GRID
 EDGE_CLASSES = 4  # of ME-GraphAU's training: which of the two action units are present

@@ -23,7 +23,7 @@ from pyfau.errors import InputError
 from pyfau.files import cache_folder, read_file, replace_file
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.int8 import included_faces, network_hash
-from pyfau.models.packed import can_pack
+from pyfau.packed import can_pack
 from pyfau.records import parse_json
 from pyfau.types import UInt8Array
 

@@ -17,7 +17,7 @@ from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.half import BFLOAT16_BOUND, has_bfloat16
 from pyfau.models.int8 import open_int8, resolve_int8_engine
 from pyfau.models.mdhr import KERNELS, MDHR, TOKENS, FrameFeatures, NoDynamics, PatchProjection
-from pyfau.models.packed import can_pack, fold, pack
+from pyfau.packed import can_pack, fold, pack
 
 # What is compared with `BFLOAT16_BOUND`, for MDHR by backbone. The measured differences are rounded
 # up: ResNet-50 and Swin-B with random weights, the larger of BP4D and DISFA

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pyfau.models.backbones import make_backbone
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.frame_network import FrameNetwork
-from pyfau.models.packed import project
 from pyfau.models.protocol import MAX_SCORE
+from pyfau.packed import project
 
 _HIDDEN = 128
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pyfau.errors import InputError, OptionError
 from pyfau.models.backbones import build_backbone
 from pyfau.models.config import GRID, MDHRConfig
-from pyfau.models.packed import PackedLinear, project, scale_and_shift
+from pyfau.packed import PackedLinear, project, scale_and_shift
 from pyfau.types import UInt8Array
 
 TOKENS = GRID * GRID
@@ -113,7 +113,7 @@ class PatchProjection(nn.Module):
         return self.packed(rows) if self.packed is not None else F.linear(rows, self._matrix())
 
     def pack(self) -> None:
-        """Store the weight only in oneDNN's order; see `pyfau.models.packed`."""
+        """Store the weight only in oneDNN's order; see `pyfau.packed`."""
         self.packed = PackedLinear(self._matrix(), None)
         del self.weight
 

@@ -14,7 +14,7 @@ from pyfau.models.backbones.convnext import CHANNELS, ConvNeXtV2T
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import ChannelNorm
-from pyfau.models.packed import project
+from pyfau.packed import project
 
 WIDTH = 512
 _NEIGHBOURS = 5  # a node is one of its own neighbours, and is then left out

@@ -32,7 +32,7 @@ from pyfau.models.export import export_encode
 from pyfau.models.frame_export import export_heavy_part
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR
-from pyfau.models.packed import fold
+from pyfau.packed import fold
 
 QUANTISER = 2  # part of the key of cached files; raise it whenever the files change
 SMALL_SHARE = 0.02  # of the weights: a last layer up to this size stays in float32

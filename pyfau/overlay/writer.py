@@ -16,7 +16,7 @@ from pyfau.errors import OptionError
 from pyfau.files import UnfinishedFile, check_writable, lock_file, locked, replace_file, writing
 from pyfau.media.encoding import OPENCV_CODECS, VideoEncoder, open_encoder
 from pyfau.overlay.drawing import LastFaces, check_image, draw_overlay
-from pyfau.overlay.hiding import FaceHider
+from pyfau.overlay.hiding import DelayedHider, FindFaces
 from pyfau.types import AURow, StrPath, UInt8Array
 
 if TYPE_CHECKING:
@@ -48,8 +48,11 @@ class OverlayWriter:
             by the suffix.
         source: The video that the frames are from, for its sound.
         hold: Number of frames for which a missing face is drawn in grey at its last place.
-        anonymise: Whether `write` covers the faces; see `pyfau.overlay.hiding.FaceHider`. The 68
-            landmarks are then left out, because they show the shape of the face.
+        anonymise: Whether `write` covers the faces; see `pyfau.overlay.hiding.DelayedHider`. Frames
+            are then written up to 15 frames late. The 68 landmarks are left out, because they show
+            the shape of the face.
+        find_faces: With `anonymise`, finds the faces of a whole image, (4,) float32 boxes in
+            pixels. Without it, faces that have no rows are not covered.
         landmarks: Whether `write` draws the 68 landmarks of rows that have them.
 
     Attributes:
@@ -71,6 +74,7 @@ class OverlayWriter:
         source: StrPath | None = None,
         hold: int = 15,
         anonymise: bool = False,
+        find_faces: FindFaces | None = None,
         landmarks: bool = True,
     ) -> None:
         self.path = Path(path)
@@ -88,7 +92,7 @@ class OverlayWriter:
         self.failure: OptionError | None = None
         self._source = source
         self._faces = LastFaces(hold)
-        self._hider = FaceHider() if anonymise else None
+        self._hider = DelayedHider(find_faces) if anonymise else None
         self._landmarks = landmarks and not anonymise
         self._encoder: VideoEncoder | None = None
         self._complete = True
@@ -111,16 +115,20 @@ class OverlayWriter:
             InputError: `rgb` is no such image.
             OptionError: No codec makes such a video, the disk is full, or the writer is closed.
         """
-        shown = rgb if self._hider is None else self._hider.hide(rgb, rows)
-        faces = [*rows, *self._faces.missing(rows, check_image(rgb).shape)]
-        self.add(draw_overlay(shown, faces, landmarks=self._landmarks), time_s)
+        if self._hider is None:
+            self._draw(check_image(rgb), rows, time_s)
+            return
+        self._check_open()
+        for frame in self._hider.push(rgb, rows, time_s):
+            self._draw(frame.hidden(), frame.rows, frame.time_s)
+
+    def _draw(self, rgb: UInt8Array, rows: Sequence[AURow], time_s: float) -> None:
+        faces = [*rows, *self._faces.missing(rows, rgb.shape)]
+        self.add(draw_overlay(rgb, faces, landmarks=self._landmarks), time_s)
 
     def add(self, image: UInt8Array, time_s: float = math.nan) -> None:
-        """Add an image without drawing; otherwise as `write`."""
-        if self._closed:
-            raise OptionError(f"cannot write {self.path}: it is closed")
-        if self.failure is not None:
-            raise self.failure
+        """Add an image without drawing or covering; otherwise as `write`."""
+        self._check_open()
         if self._encoder is None:
             # Codecs halve the resolution of colour, and OpenCV overruns its buffers with MJPG at
             # 4x4.
@@ -143,6 +151,12 @@ class OverlayWriter:
             self.failure = error
             self._give_up(self._encoder)  # at once: the table may need the space
             raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OptionError(f"cannot write {self.path}: it is closed")
+        if self.failure is not None:
+            raise self.failure
 
     def _give_up(self, encoder: VideoEncoder) -> None:
         with suppress(OptionError):
@@ -169,13 +183,17 @@ class OverlayWriter:
         """
         if self._closed:
             return
-        self._closed = True
         try:
+            if self._hider is not None and self.failure is None:
+                for frame in self._hider.finish():
+                    self._draw(frame.hidden(), frame.rows, frame.time_s)
+            self._closed = True
             self._finish()
         except BaseException:
             self._unfinished.discard()
             raise
         finally:
+            self._closed = True
             self._lock.release()
 
     def _finish(self) -> None:

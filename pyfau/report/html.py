@@ -127,7 +127,7 @@ def write_report(
         min_frames=min_frames,
         join_frames=join_frames,
         player=player,
-        has_raw=result.has_raw,
+        is_adjusted=_is_adjusted(result),
         pairs=pairs,
         other=None if compare is None else _name_of(compare, "second recording"),
         data=_curves(result, content, sections),
@@ -449,6 +449,14 @@ def _steps(scores: npt.NDArray[np.float64], active: npt.NDArray[np.bool_]) -> st
     )
     steps[np.isnan(scores)] = 0xFFFF
     return _base64(np.ascontiguousarray(steps.T, "<u2"))
+
+
+def _is_adjusted(result: AURows) -> bool:
+    """Whether a baseline changed a score. Without a face at rest, it leaves all as they are."""
+    if not result.has_raw:
+        return False
+    # Tables have six decimals.
+    return bool((np.abs(result.scores - result.raw_scores) > 2e-6).any())
 
 
 def _before_baseline(result: AURows, rows: pd.DataFrame) -> dict[str, str]:

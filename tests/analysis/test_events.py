@@ -38,6 +38,14 @@ def result(rows: list[AURow], **metadata: object) -> AUResult:
     return made
 
 
+def test_the_peak_of_joined_events_is_a_score() -> None:
+    scores = [0.1, 0.6, float("nan"), 0.7, 0.1]
+    (event,) = find_events(
+        result([row(i, (0.0, score)) for i, score in enumerate(scores)]), join_frames=1
+    ).to_dict("records")
+    assert (event["peak"], event["peak_frame"]) == (pytest.approx(0.7), 3)
+
+
 def test_runs_with_their_times_and_peaks() -> None:
     scores = [0.1, 0.6, 0.9, 0.7, 0.2, 0.8, 0.8]
     found = find_events(result([row(i, (0.0, score)) for i, score in enumerate(scores)]))

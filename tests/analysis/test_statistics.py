@@ -261,6 +261,43 @@ def test_markers_join_the_frame_that_is_shown() -> None:
     assert "marker" not in table
 
 
+def test_markers_after_the_recording_are_refused() -> None:
+    """A recording of 6 s, and markers in milliseconds."""
+    table = recording(step_after([50], 0.5, frames=60)).to_dataframe()
+    assert join_markers(table, [6.0])["marker"].notna().sum() == 1
+    with pytest.raises(InputError, match=r"end of the recording at 6\.000 s, the first at 500"):
+        join_markers(table, [500.0, 1500.0])
+
+
+def test_rows_without_a_score_do_not_count_for_a_pair() -> None:
+    scores = [[0.9, 0.8], [0.8, math.nan], [0.1, 0.1], [0.7, 0.9], [math.nan, 0.9], [0.2, 0.6]]
+    (row,) = find_co_occurrence(recording(scores)).itertuples()
+    a, b = np.float32([scores[i] for i in (0, 2, 3, 5)]).T
+    assert row.jaccard == pytest.approx(2 / 3)
+    assert row.both == pytest.approx(2 / 4)
+    assert row.correlation == pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-5)
+
+
+def test_an_action_unit_without_scores_leaves_the_others(rng: np.random.Generator) -> None:
+    one, other = rng.random((40, 2)), rng.random((40, 2))
+    other[:, 1] = math.nan
+    other[3:6, 0] = math.nan  # one frame would be bridged
+    found = intersubject_correlation({"a": recording(one), "b": recording(other)})
+    known = [i for i in range(40) if not 3 <= i < 6]
+    r = stats.pearsonr(one[known, 0], other[known, 0]).statistic
+    assert found["r"][:2].tolist() == pytest.approx([r, r], abs=1e-5)
+    assert found["samples"].tolist() == [37, 37, 0, 0]
+    assert found["r"][2:].isna().all()
+
+
+def test_equal_differences_have_no_effect_size() -> None:
+    """0.3 - 0.2 and 0.7 - 0.6 differ in the last digit."""
+    first = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    (row,) = compare(people(first, [value + 0.1 for value in first])).itertuples()
+    assert math.isnan(row.effect)
+    assert row.low == row.high == pytest.approx(0.1)
+
+
 def test_co_occurrence_by_hand() -> None:
     scores = [[0.9, 0.8], [0.8, 0.2], [0.1, 0.1], [0.7, 0.9]]
     (row,) = find_co_occurrence(recording(scores)).itertuples()

@@ -55,6 +55,34 @@ def test_figures_by_hand() -> None:
     assert row["AU12_event_mean_s"] == pytest.approx((0.5 + 0.2) / 2)
 
 
+def test_seconds_are_those_of_the_frames_at_every_rate() -> None:
+    """5 s at 30 frames a second, then 30 s at 5 frames a second; a face leaves for 10 frames."""
+    times = np.append(np.arange(150) / 30, 5 + np.arange(150) / 5)
+    result = AUResult(AUS, META)
+    for i, time_s in enumerate(times.tolist()):
+        like = empty_row(i) if 100 <= i < 110 else face_row(i)
+        result.append(replace(like, time_s=time_s))
+    for row in (result.summary("clip").iloc[0], result.summary().loc[0]):
+        # The last frame lasts as long as most frames.
+        assert row["seconds"] == pytest.approx(35 - 10 / 30, abs=0.2)
+        assert row["frames"] == 290
+
+
+def test_missing_scores_do_not_count() -> None:
+    scores = np.full((10, 4), 0.2)
+    scores[:4, 0] = 0.9
+    scores[4:6, 0] = math.nan
+    scores[:, 1] = math.nan
+    row = clip(scores).summary("clip").iloc[0]
+    first, second, third, _ = AUS
+    assert row[f"{first}_mean"] == pytest.approx((4 * 0.9 + 4 * 0.2) / 8)
+    assert row[f"{first}_p50"] == pytest.approx(0.55)
+    assert row[f"{first}_active_share"] == pytest.approx(4 / 8)
+    assert math.isnan(row[f"{second}_mean"])
+    assert math.isnan(row[f"{second}_active_share"])
+    assert row[f"{third}_mean"] == pytest.approx(0.2)
+
+
 def test_an_onset_that_was_not_seen_is_no_onset() -> None:
     (row,) = clip([0.8] * 5 + [0.1] * 5).summary("clip").to_dict("records")
     assert row["AU12_onsets_per_min"] == 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from pyfau.demo import demo_frames
-from pyfau.faces.identity import cut_identity, describe_crops
+from pyfau.faces.identity import _network, cut_identity, describe_crops, load_network
 from pyfau.faces.mtcnn import MTCNNAligner
+from pyfau.packed import PackedConv, can_pack
 from pyfau.types import UInt8Array
 
 PARITY = Path(__file__).parents[1] / "data" / "parity" / "identity.json"
@@ -39,3 +43,16 @@ def test_a_face_is_near_itself_in_other_light_and_far_from_another_image() -> No
     distances = np.linalg.norm(found - found[0], axis=1)
     assert distances[1:3].max() < 0.4
     assert distances[3] > 0.6
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch or CPU has no packed convolutions")
+@pytest.mark.parametrize("count", [1, 3])
+def test_packed_convolutions_give_the_same_descriptors(count: int) -> None:
+    with as_file(files("pyfau") / "assets" / "identity" / "model.safetensors") as path:
+        plain = load_network(path)
+    crops = np.stack([np.roll(stripes(), 20 * k, axis=0) for k in range(count)])
+    with torch.inference_mode():
+        expected = plain(torch.from_numpy(crops).permute(0, 3, 1, 2).float()).numpy()
+    np.testing.assert_allclose(describe_crops(crops), expected, rtol=0, atol=1e-5)
+    packed = [module for module in _network().modules() if isinstance(module, PackedConv)]
+    assert len(packed) == 29

@@ -159,6 +159,18 @@ def test_no_faces() -> None:
     assert measure_faces([], [], []) == []
 
 
+def test_dark_glasses_are_a_cover(portrait: UInt8Array, face: Face) -> None:
+    rgb = portrait.copy()
+    width = float(np.linalg.norm(face.landmarks[1] - face.landmarks[0]))
+    for x, y in face.landmarks[:2].tolist():
+        axes = (round(0.42 * width), round(0.3 * width))
+        cv2.ellipse(rgb, (round(x), round(y)), axes, 0, 0, 360, (15, 15, 18), -1)
+    (before,) = covered_shares([cut_view(portrait, face)])
+    (after,) = covered_shares([cut_view(rgb, face)])
+    assert before < 0.05
+    assert after > 0.1
+
+
 def test_covered_is_the_same_alone_and_in_a_batch(portrait: UInt8Array, face: Face) -> None:
     views = [cut_view(portrait, face), cut_view(hidden(portrait, face, 0.3, (9, 9, 9)), face)]
     together: npt.NDArray[np.float64] = covered_shares(views)

@@ -30,6 +30,7 @@ def run(
             duration = lasts[announced] if isinstance(lasts, Sequence) else lasts
             clock.announce(stamps[announced], duration)
             announced += 1
+        clock.is_read = announced == len(stamps)
         if number in lost:
             continue
         placed = clock.place(stamp)
@@ -155,3 +156,53 @@ def test_many_holes_are_summed_up() -> None:
     assert len(clock.holes) == 39
     assert len(clock.warnings()) == 21
     assert clock.warnings()[-1] == "19 more holes, 285 frames in all, until 39.000 s"
+
+
+@pytest.mark.parametrize("gap", [(10, 12), (10, 13), (3, 5), (34, 36)])
+def test_two_holes_close_to_each_other(gap: tuple[int, int]) -> None:
+    numbers = [k for k in range(40) if k not in gap]
+    clock, indexes, _ = run([STEP * k for k in numbers])
+    assert indexes == numbers
+    assert [(hole.index, hole.count) for hole in clock.holes] == [(k, 1) for k in gap]
+
+
+@pytest.mark.parametrize("wild", [100.0, 3.5])
+def test_a_wild_time_stamp_of_the_last_frame(wild: float) -> None:
+    clock, indexes, times = run([*regular(40), wild])
+    assert indexes == list(range(41))
+    np.testing.assert_allclose(times, regular(41), atol=1e-9)
+    (warning,) = clock.warnings()
+    assert warning.startswith("frame 40 has a missing or backward time stamp")
+
+
+def test_a_last_frame_after_a_pause_is_no_error() -> None:
+    stamps = [*regular(40), 3.5]
+    clock, _, times = run(stamps, lasts=[*[STEP] * 39, 3.5 - stamps[39], STEP])
+    np.testing.assert_allclose(times, stamps)
+    assert not clock.warnings()
+
+
+def test_a_time_stamp_that_is_too_late_is_no_restart() -> None:
+    """After damage, one frame has the time stamp of a frame 25 steps later."""
+    numbers = [*range(25), 50, 25, 26, 27, 28, *range(55, 80)]
+    clock, indexes, times = run([STEP * k for k in numbers])
+    assert indexes[30:] == list(range(55, 80))
+    np.testing.assert_allclose(times[30:], STEP * np.arange(55, 80))
+    assert sum(hole.count for hole in clock.holes) == 80 - len(numbers)
+
+
+def test_a_doubled_time_stamp_after_a_hole_moves_no_later_index() -> None:
+    """The first time stamps after the hole are one step too late."""
+    numbers = [*range(20), *range(25, 30), 29, *range(30, 60)]
+    clock, indexes, _ = run([STEP * k for k in numbers])
+    assert indexes[-30:] == list(range(30, 60))
+    assert [(hole.index, hole.count) for hole in clock.holes] == [(20, 4)]
+
+
+def test_index_and_time_agree_again_after_damage() -> None:
+    """As above, but the second packet with the doubled time stamp gives no frame."""
+    numbers = [*range(20), *range(25, 30), 29, *range(30, 60)]
+    clock, indexes, times = run([STEP * k for k in numbers], lost=[25])
+    assert indexes[-30:] == list(range(30, 60))
+    np.testing.assert_allclose(times[-30:], STEP * np.arange(30, 60))
+    assert sum(hole.count for hole in clock.holes) == 5

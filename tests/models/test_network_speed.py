@@ -30,8 +30,8 @@ from pyfau.models.inference import (
     resolve_precision,
 )
 from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures, NoDynamics
-from pyfau.models.packed import can_pack
 from pyfau.models.stream import RelateStream
+from pyfau.packed import can_pack
 from pyfau.video import read_frames
 from pyfau.weights.store import save_model
 

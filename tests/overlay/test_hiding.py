@@ -7,16 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from test_result import empty_row, face_row
 
+from pyfau import AUDetector
 from pyfau.cli import main
 from pyfau.demo import write_demo_clip
 from pyfau.errors import InputError
-from pyfau.overlay.hiding import FaceHider, hide_faces
+from pyfau.overlay import hiding
+from pyfau.overlay.hiding import DelayedHider, FaceHider, hide_faces
 from pyfau.overlay.writer import OverlayWriter
+from pyfau.types import AURow
 
+MEDIA = Path(__file__).parents[1] / "data" / "media"
 BOX = np.array([60, 40, 120, 110], np.float32)
 
 
@@ -78,6 +83,95 @@ def test_the_covered_area_grows_while_the_face_is_missing() -> None:
     assert changed[1] > 1.3 * changed[0]
 
 
+def shown(hider: DelayedHider, frames: list[list[AURow]]) -> list[bool]:
+    """For each frame, whether the place of the face can be seen."""
+    images = []
+    for index, rows in enumerate(frames):
+        images += [frame.hidden() for frame in hider.push(noise(index), rows)]
+    images += [frame.hidden() for frame in hider.finish()]
+    assert len(images) == len(frames)
+    return [detail(image) > 50 for image in images]
+
+
+def face(frame: int, face_id: int = 0) -> AURow:
+    return replace(face_row(frame), box_xyxy=BOX, face_id=face_id)
+
+
+def test_the_place_of_a_newcomer_is_covered_before_it_is_found() -> None:
+    frames = [[empty_row(i)] for i in range(30)] + [[face(i)] for i in range(30, 35)]
+    assert shown(DelayedHider(), frames) == [True] * 15 + [False] * 20
+
+
+def test_a_face_that_returns_is_covered_before_it_is_found_again() -> None:
+    away = BOX + np.array([120, 0, 120, 0], np.float32)  # outside the image, where it was before
+    frames = [[replace(face(i), box_xyxy=away)] for i in range(30)]
+    frames += [[empty_row(30)], [face(31)]]
+    assert shown(DelayedHider(), frames)[16:] == [False] * 16
+
+
+def test_faces_without_rows_are_searched_every_fifth_frame() -> None:
+    searched: list[int] = []
+
+    def find(rgb: np.ndarray) -> list[np.ndarray]:
+        index = next(i for i in range(200) if np.array_equal(rgb, noise(i)))
+        searched.append(index)
+        return [BOX] if 22 <= index < 40 else []
+
+    frames = [[empty_row(i)] for i in range(140)]
+    found = shown(DelayedHider(find), frames)
+    assert searched == list(range(0, 140, 5))
+    # The search of frame 25 finds it first, and that of frame 35 last.
+    assert [i for i, seen in enumerate(found) if not seen] == list(range(10, 126))
+
+
+def test_a_face_that_gets_rows_is_not_held_at_its_old_place() -> None:
+    away = BOX + np.array([0, 300, 0, 300], np.float32)
+    frames = [[empty_row(i)] for i in range(6)] + [[face(6)]]
+    frames += [[replace(face(i), box_xyxy=away)] for i in range(7, 30)]
+    hider = DelayedHider(lambda rgb: [BOX] if np.array_equal(rgb, noise(5)) else [])
+    assert shown(hider, frames)[7:] == [True] * 23
+
+
+def test_another_image_size_is_another_scene() -> None:
+    hider = DelayedHider()
+    small = np.zeros((80, 100, 3), np.uint8)
+    done = [*hider.push(noise(0), [face(0)]), *hider.push(small, [face(1, 1)])]
+    assert [frame.rgb.shape for frame in done] == [(160, 200, 3)]
+    assert len(done[0].boxes) == 1
+    assert [frame.rgb.shape for frame in hider.finish()] == [(80, 100, 3)]
+
+
+def test_few_large_images_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiding, "_MOST_HELD_BYTES", 2 * noise().nbytes)
+    hider = DelayedHider()
+    done = [len(list(hider.push(noise(i), [empty_row(i)]))) for i in range(5)]
+    assert done == [0, 0, 1, 1, 1]
+
+
+def test_everybody_is_covered_although_one_face_is_scored(tmp_path: Path) -> None:
+    """The second person comes late, and `max_faces` keeps it out of the table."""
+    portrait = cv2.cvtColor(cv2.imread(str(MEDIA / "single_face.jpg")), cv2.COLOR_BGR2RGB)
+    portrait = cv2.resize(portrait, (300, 300))
+    alone = np.full((300, 600, 3), 120, np.uint8)
+    alone[:, :300] = portrait
+    both = alone.copy()
+    both[:, 300:] = portrait[:, ::-1]
+    path = tmp_path / "covered.mp4"
+    detector = AUDetector(anonymise=True, max_faces=1)
+    result = detector.detect_frames([alone] * 7 + [both] * 10, fps=25, overlay=path)
+    left, top, right, bottom = result[0].box_xyxy.round().astype(int)
+    place = np.s_[top:bottom, 600 - right : 600 - left]
+    with av.open(str(path)) as file:
+        images = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert len(images) == 17
+    for image in images[7:]:
+        assert np.abs(image[place].astype(int) - both[place]).mean() > 10
+    photo = tmp_path / "covered.png"
+    detector.detect_image(both, overlay=photo)
+    image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
+    assert np.abs(image[place].astype(int) - both[place]).mean() > 10
+
+
 def test_a_video_is_covered(tmp_path: Path) -> None:
     path = tmp_path / "covered.mp4"
     row = replace(face_row(0), box_xyxy=BOX, active=np.zeros(4, bool))
@@ -90,6 +184,15 @@ def test_a_video_is_covered(tmp_path: Path) -> None:
     for image in images:
         inner = image[70:90, 75:105].astype(float)
         assert np.abs(np.diff(inner, axis=1)).mean() < 6
+
+
+def test_the_command_needs_an_overlay_to_cover(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["detect", str(MEDIA / "single_face.jpg"), "-o", str(tmp_path / "a.csv")]
+    assert main([*command, "--anonymise"]) == 1
+    assert "add --overlay" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_covers_and_resume_notices(

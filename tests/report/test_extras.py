@@ -138,3 +138,32 @@ def test_the_command(tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     assert 'id="baseline"' in text
     assert "Two recordings" in text
+
+
+def test_no_switch_for_a_baseline_that_changed_nothing(tmp_path: Path) -> None:
+    switch = 'id="baseline"'
+    calm = measured().baseline(quantile=0.5)
+    assert switch in write_report(calm, tmp_path / "a.html").read_text("utf-8")
+    restless = measured(20).baseline("auto")  # too short for a face at rest
+    assert restless.has_raw
+    assert switch not in write_report(restless, tmp_path / "b.html").read_text("utf-8")
+
+
+def test_no_table_is_cut_off_on_paper(tmp_path: Path) -> None:
+    """At the width of A4 with the margins of a browser, with all columns and names."""
+    result = measured()
+    page = write_report(result, tmp_path / "page.html", compare=measured())
+    with chromium(tmp_path / "profile", size=(717, 900)) as browser:
+        media = {"width": 717, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", media)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        browser.get(page.as_uri())
+        browser.execute_script(
+            "for (const d of document.querySelectorAll('details')) d.open = true"
+        )
+        tables = browser.find_elements(By.CSS_SELECTOR, ".scroll")
+        assert len(tables) >= 4
+        for table in tables:
+            assert table.value_of_css_property("overflow-x") == "visible"
+            wide = "return arguments[0].scrollWidth - arguments[0].clientWidth"
+            assert browser.execute_script(wide, table) <= 0, table.text[:80]

@@ -115,15 +115,22 @@ def test_openface_has_radians_with_its_signs(tmp_path: Path) -> None:
     assert back.loc[2, ["pitch", "yaw", "roll"]].isna().all()
 
 
-def test_pyfeat_has_degrees(tmp_path: Path) -> None:
+def test_pyfeat_has_radians_with_its_signs(tmp_path: Path) -> None:
+    """py-feat: up, towards the person's right, and counterclockwise in the image are positive."""
     table = measured().to_pyfeat()
-    assert table.loc[0, ["Pitch", "Roll", "Yaw"]].tolist() == [5, 3, -10]
-    table.to_csv(tmp_path / "clip.csv", index=False)
-    assert read_pyfeat(tmp_path / "clip.csv").loc[0, ["pitch", "yaw", "roll"]].tolist() == [
-        5,
-        -10,
-        3,
-    ]
+    np.testing.assert_allclose(
+        table.loc[0, ["Pitch", "Roll", "Yaw"]].to_numpy(float), np.radians([5, -3, 10])
+    )
+    assert table[["X", "Y", "Z"]].isna().all(axis=None)
+    assert table.loc[2, ["Pitch", "Roll", "Yaw"]].isna().all()
+    path = tmp_path / "clip.csv"
+    table.to_csv(path, index=False)
+    names = ["pitch", "yaw", "roll"]
+    np.testing.assert_allclose(read_pyfeat(path).loc[0, names].to_numpy(float), (5, -10, 3))
+    old = table.drop(columns=["X", "Y", "Z"])  # as before py-feat 0.7
+    old[["Pitch", "Roll", "Yaw"]] = [5.0, 3.0, -10.0]
+    old.to_csv(path, index=False)
+    assert read_pyfeat(path).loc[0, names].tolist() == [5, -10, 3]
 
 
 def test_the_warning_counts_rows_and_reasons() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyfau.models.packed import project
+from pyfau.packed import project
 
 CHANNELS = (96, 192, 384, 768)
 _DEPTHS = (3, 3, 9, 3)

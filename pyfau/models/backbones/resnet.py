@@ -7,7 +7,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyfau.models.packed import convolve
+from pyfau.packed import convolve
 
 
 class Bottleneck(nn.Module):

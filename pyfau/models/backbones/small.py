@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyfau.models.config import GRID
-from pyfau.models.packed import convolve
+from pyfau.packed import convolve
 
 
 class BasicBlock(nn.Module):

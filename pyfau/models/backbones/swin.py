@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyfau.models.packed import project
+from pyfau.packed import project
 
 WINDOW = 7
 
