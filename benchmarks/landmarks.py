@@ -21,7 +21,7 @@ from clips import MEDIA
 from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mesh_network import SIDE, MeshNetwork
 from pyfau.media.images import read_image
-from pyfau.models.packed import can_pack, pack
+from pyfau.packed import can_pack, pack
 
 
 def tiles(rgb: np.ndarray, count: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
 from pyfau.faces.mesh_pose import mesh_pose
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
 from pyfau.faces.tracker import LOST_CONFIDENCE
-from pyfau.models.packed import can_pack, pack
+from pyfau.packed import can_pack, pack
 from pyfau.records import parse_json
 from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8Array
 

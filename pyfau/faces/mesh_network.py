@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyfau.models.packed import convolve, project
+from pyfau.packed import convolve, project
 from pyfau.types import EYES, POINTS
 
 SIDE = 96  # of the input, pixels
