@@ -21,6 +21,7 @@ from clips import MEDIA
 from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mesh_network import SIDE, MeshNetwork
 from pyfau.media.images import read_image
+from pyfau.packed import can_pack, pack
 
 
 def tiles(rgb: np.ndarray, count: int) -> np.ndarray:
@@ -42,7 +43,10 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     aligner = MeshAligner()
-    network = MeshNetwork().eval().to(memory_format=torch.channels_last)
+    network = MeshNetwork().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    if can_pack():
+        example = torch.zeros(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+        pack(network, example)
     rgb = cv2.resize(read_image(MEDIA / "single_face.jpg"), (240, 240))
     print("| faces | mesh, ms a face | its network alone | mtcnn, ms a face |\n|---|---|---|---|")
     for count in args.faces:

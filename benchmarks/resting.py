@@ -44,8 +44,15 @@ class Clip:
     grade: np.ndarray
 
 
-def load(shared: Path, tables: Path, split: str) -> list[Clip]:
-    """Read or score the clips of a split."""
+def load(shared: Path, tables: Path, split: str, aligner: str = "mtcnn") -> list[Clip]:
+    """Read or score the clips of a split.
+
+    Args:
+        shared: The folder with data/.
+        tables: Where the scores of the clips are stored; one folder for each aligner.
+        split: "train", "validation" or "test".
+        aligner: What finds and follows the faces.
+    """
     people = {source["name"]: source["person"] for source in clip_sources(shared)}
     grades = read_grades(shared / f"data/coded/frames_{split}.csv", ["clip", "frame"])
     detector = None
@@ -53,7 +60,9 @@ def load(shared: Path, tables: Path, split: str) -> list[Clip]:
     for name in sorted({str(clip) for clip, _ in grades}):
         table = tables / f"{name}.csv"
         if not table.exists():
-            detector = detector or AUDetector(max_faces=1, device="cpu", precision="float32")
+            detector = detector or AUDetector(
+                max_faces=1, device="cpu", precision="float32", aligner=aligner
+            )
             detector.detect_video(shared / f"data/clips/{name}.mp4", save=table)
         result = read_result(table)
         coded = [(name, str(frame)) in grades for frame in result.frames]

@@ -10,8 +10,14 @@ TENTH = SIDE / 10
 NEGATIVE = 0.1  # share of views without a face
 # Kinds of views: share, standard deviation of shift (pixels), log scale and roll (degrees).
 TRACKING = (0.62, 2.5, 0.06, 6.0)
-FAST = (0.24, 6.0, 0.15, 18.0)
+FAST = (0.18, 6.0, 0.15, 18.0)
+DRIFTED = (0.06, 34.0, 0.15, 18.0)  # the distance of the shift is uniform, from 15 pixels
 START = (0.14, 5.0, 0.15, 180.0)  # the roll is uniform
+LEAST_DRIFT = 15.0
+WAY_SHARES = (TRACKING[0], FAST[0], DRIFTED[0], START[0])
+# Faces whose nose is this close to an eye's outer corner, as a share of the distance between the
+# outer corners, are turned far to the side. They are rare, and drawn more often.
+FAR_TURNED, FAR_TURNED_WEIGHT = 0.2, 3.0
 MOST_ROLL = 50.0  # with more roll, the points do not count in the loss
 
 
@@ -28,6 +34,14 @@ def cut(crop: np.ndarray, matrix: np.ndarray, border: int = cv2.BORDER_REPLICATE
     inner = matrix.copy()
     inner[:, 2] += inner[:, :2].sum(1) / 2 - 0.5
     return cv2.warpAffine(crop, inner, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def far_turned(points: np.ndarray) -> np.ndarray:
+    """(N,) bool: whether each face (N, 68 or more, 2) is turned far to the left or right."""
+    left, right, nose = points[:, 36], points[:, 45], points[:, 30]
+    across = right - left
+    place = ((nose - left) * across).sum(axis=1) / np.maximum((across**2).sum(axis=1), 1e-6)
+    return np.minimum(place, 1 - place) < FAR_TURNED
 
 
 class Augment:
@@ -48,6 +62,7 @@ class Augment:
         self.random = np.random.default_rng(seed)
         kinds = columns["kinds"]
         weights = np.select([kinds == "face", kinds == "clip"], [1.0, 2.0], 0.6)
+        weights = weights * np.where(far_turned(self.points), FAR_TURNED_WEIGHT, 1.0)
         self.share = np.cumsum(weights / weights.sum())
 
     def batch(self, size: int) -> dict[str, np.ndarray]:
@@ -62,18 +77,16 @@ class Augment:
         i = min(i, len(self.points) - 1)
         if rng.random() < NEGATIVE:
             return self._negative(i)
-        kind = rng.random()
-        if kind < TRACKING[0]:
-            _, shift, spread, angle = TRACKING
-            roll = rng.normal(0, angle)
-        elif kind < TRACKING[0] + FAST[0]:
-            _, shift, spread, angle = FAST
-            roll = rng.normal(0, angle)
-        else:
-            _, shift, spread, angle = START
-            roll = rng.uniform(-angle, angle)
+        way = (TRACKING, FAST, DRIFTED, START)[int(rng.choice(4, p=WAY_SHARES))]
+        _, shift, spread, angle = way
+        roll = rng.uniform(-angle, angle) if way is START else rng.normal(0, angle)
         scale = float(np.exp(np.clip(rng.normal(0, spread), -0.4, 0.35)))
-        move = np.clip(rng.normal(0, shift, 2), -18, 18)
+        if way is DRIFTED:
+            direction = rng.uniform(0, 2 * np.pi)
+            length = rng.uniform(LEAST_DRIFT, shift)
+            move = length * np.array([np.cos(direction), np.sin(direction)])
+        else:
+            move = np.clip(rng.normal(0, shift, 2), -18, 18)
         matrix = similarity(roll, scale, move)
         view = self._cut(i, matrix)
         points = self.points[i] @ matrix[:, :2].T + matrix[:, 2]

@@ -26,7 +26,6 @@ from pyfau.faces.mtcnn import MTCNNAligner
 TRAIN_STEP = 3  # in training clips, one of this number of frames is labelled
 MOST_FRAMES = 240  # in clips for validation and test
 RENDERED_STEP, RENDERED_PADDING = 4, 0.15
-FACE_STEP = 7  # MTCNN gets one of this number of faces
 
 
 class Teacher:
@@ -111,7 +110,7 @@ def label_faces(shared: Path, out: Path, aligner: MTCNNAligner) -> None:
     images = read_tar(shared / "data/faces/faces.tar")
     five = np.full((len(images), 5, 2), np.nan, np.float32)
     boxes = np.full((len(images), 4), np.nan, np.float32)
-    for i in tqdm(range(0, len(images), FACE_STEP), desc="faces"):
+    for i in tqdm(range(len(images)), desc="faces"):
         rgb = images[f"{i:05d}.jpg"]
         border = round(max(rgb.shape[:2]) * PADDING)
         face = largest(aligner, pad(rgb, PADDING))

@@ -20,12 +20,16 @@ from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
 from pyfau.faces.mesh_pose import mesh_pose
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
 from pyfau.faces.tracker import LOST_CONFIDENCE
+from pyfau.packed import can_pack, pack
 from pyfau.records import parse_json
 from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8Array
 
 _TENTH = SIDE / 10  # the unit of the network's points
 _CENTRE = SIDE / 2
 _TOGETHER = 8  # crops in one pass of the network on a CPU
+# As of `warp`. Larger values take longer, and change neither the errors nor the jitter
+# (training/mesh_judge.py).
+_SPARE = 2
 # If the face is farther from the middle of the crop than this (in pixels of the crop), or if its
 # size or roll differs by more than this, the network sees it once more in a better crop.
 _MOST_SHIFT = 9.0
@@ -34,7 +38,7 @@ _MOST_ROLL = 25.0
 _START_LOOKS = 2  # further passes of the network over a face that MTCNN found
 # The network's presence is too high for some scenes without a face. This value is subtracted from
 # its logit, so that the tracker's limit of 0.6 keeps faces and drops such scenes.
-_PRESENCE_SHIFT = 1.5
+_PRESENCE_SHIFT = 4.0
 
 _Matrices = npt.NDArray[np.float64]  # (K, 2, 3) image to crop, continuous coordinates
 _Points = npt.NDArray[np.float64]
@@ -103,6 +107,9 @@ class MeshPoints:
         network.load_state_dict(state)
         network.eval().requires_grad_(False).to(self._device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._device.type == "cpu" and can_pack():
+            example = torch.zeros(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+            pack(network, example)
         self._network = network
         ones = np.ones((1, 1))
         flat = np.concatenate([self._mean[:POINTS].reshape(1, -1) / _CENTRE - 1, ones], axis=1)
@@ -116,7 +123,7 @@ class MeshPoints:
             face: The face in this image, of any aligner.
         """
         matrix = self.crop_of(face)
-        return MeshCrop(warp(rgb, matrix[None], SIDE)[0], matrix)
+        return MeshCrop(warp(rgb, matrix[None], SIDE, spare=_SPARE)[0], matrix)
 
     def locate(self, crops: Sequence[MeshCrop]) -> list[FaceMesh]:
         """Locate the landmarks of K faces in one pass of the network.
@@ -138,7 +145,7 @@ class MeshPoints:
             rgb: (H, W, 3) uint8, RGB.
             matrices: (K, 2, 3) image to crop.
         """
-        crops = np.concatenate([warp(rgb, matrix[None], SIDE) for matrix in matrices])
+        crops = np.concatenate([warp(rgb, matrix[None], SIDE, spare=_SPARE) for matrix in matrices])
         return self._read(crops, matrices)
 
     @torch.inference_mode()

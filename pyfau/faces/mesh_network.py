@@ -6,9 +6,9 @@ of them reads and writes as much memory, and takes longer.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyfau.packed import convolve, project
 from pyfau.types import EYES, POINTS
 
 SIDE = 96  # of the input, pixels
@@ -20,9 +20,11 @@ LAYERS = (
     (32, 32, 3, 1),
     (32, 64, 3, 2),
     (64, 64, 3, 1),
-    (64, 96, 3, 2),
-    (96, 96, 3, 1),
-    (96, 64, 1, 1),
+    (64, 64, 3, 1),
+    (64, 104, 3, 2),
+    (104, 104, 3, 1),
+    (104, 104, 3, 1),
+    (104, 64, 1, 1),
 )
 FLAT = 64 * 6 * 6
 # What the network returns, and the number of its values:
@@ -43,6 +45,7 @@ class MeshNetwork(nn.Module):
             nn.Conv2d(inner, outer, kernel, stride, kernel // 2)
             for inner, outer, kernel, stride in LAYERS
         )
+        self.folded = nn.Identity()  # the norm of every convolution
         self.head = nn.Linear(FLAT, sum(OUTPUTS.values()))
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -56,7 +59,6 @@ class MeshNetwork(nn.Module):
         """
         x = pixels
         for convolution in self.convolutions:
-            y = F.relu(convolution(x))
+            y = convolve(convolution, self.folded, x)
             x = x + y if x.shape == y.shape else y
-        out: Tensor = self.head(x.flatten(1))
-        return out
+        return project(self.head, x.flatten(1))

@@ -205,7 +205,7 @@ def test_overlays_show_the_points(frames: list[UInt8Array], result: AUResult) ->
     np.testing.assert_array_equal(result.draw(frames[0]), shown)
     np.testing.assert_array_equal(result.draw(frames[0], landmarks=False), hidden)
     points = landmarks(result)[0]
-    x, y = np.rint(points[8]).astype(int)  # the chin, where no other landmark is
+    x, y = np.rint(points[6]).astype(int)  # the jaw, where no other landmark and no box is
     assert shown[y, x].min() > 180
     assert hidden[y, x].max() < 180
     assert result.irises is not None
