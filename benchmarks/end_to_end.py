@@ -83,6 +83,8 @@ def main() -> None:
         "--mediapipe", metavar="PYTHON", help="interpreter of the environment that has MediaPipe"
     )
     parser.add_argument("--aligner", default="mtcnn", help="mtcnn or mesh")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
     args = parser.parse_args()
     use_cores(args.cores)
@@ -94,7 +96,9 @@ def main() -> None:
 
     torch.set_num_threads(args.cores)
     cv2.setNumThreads(args.cores)
-    detector = AUDetector(device="cpu", aligner=args.aligner)
+    detector = AUDetector(
+        device="cpu", aligner=args.aligner, precision=args.precision, engine=args.engine
+    )
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
         folder = Path(name)
         clip = make_clip(folder / "clip.mp4", frames=args.frames)
