@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pyfau.files import read_file
 from pyfau.types import UInt8Array
 
+# A larger file is not checked: the check would take more memory and time than decoding.
+_MOST_BYTES = 256 << 20
+_MOST_GIF_IMAGES = 10_000
 _DAMAGED = "the file is damaged: parts of the image may be wrong"
 # Coded images have no long runs of zeros, except where large parts of them have one colour. Then
 # one zero byte codes about 10,000 pixels.
@@ -50,8 +55,8 @@ def damage_of_image(path: Path, kind: str | None) -> list[str]:
     if is_damaged is None:
         return []
     try:
-        return [_DAMAGED] if is_damaged(path.read_bytes()) else []
-    except OSError:  # removed since it was opened
+        return [_DAMAGED] if is_damaged(read_file(path, _MOST_BYTES)) else []
+    except OSError:  # too large, or removed since it was opened
         return []
 
 
@@ -188,16 +193,16 @@ _IMAGE_CHECKS: dict[str, Callable[[bytes], bool]] = {
 
 
 def count_damaged_gif_images(path: Path) -> int:
-    """Number of the images of a GIF that cannot be decoded completely.
+    """Number of the first 10,000 images of a GIF that cannot be decoded completely.
 
     FFmpeg decodes such an image up to the damage, without an error.
     """
     try:
-        data = path.read_bytes()
-    except OSError:  # removed since it was opened
+        data = read_file(path, _MOST_BYTES)
+    except OSError:  # too large, or removed since it was opened
         return 0
     count = 0
-    for single in _gif_images(data):
+    for single in islice(_gif_images(data), _MOST_GIF_IMAGES):
         try:
             with Image.open(io.BytesIO(single), formats=["GIF"]) as image:
                 image.load()

@@ -13,7 +13,7 @@ from clips import numbered, write
 from PIL import Image
 
 from pyfau.errors import MediaError
-from pyfau.media.damage import damage_of_image
+from pyfau.media.damage import count_damaged_gif_images, damage_of_image
 from pyfau.media.images import read_image
 from pyfau.media.readers import read_frames, read_video
 
@@ -210,3 +210,12 @@ def test_images_that_end_without_a_mark_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(data.getvalue()[:-2])
     assert damage_of_image(path, "JPEG") == []
+
+
+def test_a_huge_file_is_not_read_for_a_check(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    with path.open("r+b") as file:
+        file.truncate(8 << 30)  # sparse: zeros after the image
+    assert damage_of_image(path, "PNG") == []
+    assert count_damaged_gif_images(path) == 0
