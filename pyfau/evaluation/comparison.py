@@ -87,7 +87,7 @@ def render_lines(report: Mapping[str, Any]) -> list[str]:
 
 def _thresholds(report: Mapping[str, Any]) -> list[str]:
     """The threshold of each action unit by data set, if they come from the other data sets."""
-    if report["threshold"] != "others":
+    if report.get("threshold") != "others":
         return []
     chosen = report["thresholds"]
     lines = [["AU", *chosen]]

@@ -423,7 +423,9 @@ def test_a_ray_worker_that_is_killed_costs_nothing(
             if not job.source.endswith("bad.mp4")
         }
         assert [len(result) for result in tables.values()] == [472, 472, 72]
-        assert all(not result.warnings for result in tables.values())
+        # In this clip, the woman's hand covers her face for some frames.
+        told = [warning for result in tables.values() for warning in result.warnings]
+        assert all("covered" in warning for warning in told)
         with (out / "_inputs.csv").open(newline="", encoding="utf-8") as file:
             rows = {row["input"]: row for row in csv.DictReader(file)}
         assert {source: row["status"] for source, row in rows.items()} == {
