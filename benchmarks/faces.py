@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--faces", type=int, nargs="+", default=[1, 2, 5], help="each from 1 to 6")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--aligner", default="mtcnn", help="mtcnn or mesh")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--engine", default="auto")
     args = parser.parse_args()
     use_cores(1)
 
@@ -35,7 +38,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    detector = AUDetector(device="cpu")
+    detector = AUDetector(
+        device="cpu", aligner=args.aligner, precision=args.precision, engine=args.engine
+    )
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
         clips = {
             faces: make_clip(Path(name) / f"{faces}.mp4", faces, args.frames)

@@ -247,7 +247,9 @@ class VideoDecoder:
         for packet in self._read():
             if packet.size:
                 self._note_place(packet)
-            if packet.stream_index != self._stream.index:
+            # The empty packet at the end of a stream has no number of its own.
+            number = packet.stream_index if packet.size else packet.stream.index
+            if number != self._stream.index:
                 continue
             if packet.size:
                 self._check_packet(packet)

@@ -64,6 +64,30 @@ def test_longer_sound_is_no_truncation(
     assert not reader.warnings
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_video_after_the_sound_keeps_its_last_frames(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with av.open(str(path), "w") as file:
+        audio: Any = file.add_stream("aac", rate=44_100, layout="mono")
+        video: Any = file.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 256, 144, "yuv420p"
+        for number in range(20):
+            samples = np.zeros((1, 4410), np.float32)
+            part = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            part.sample_rate, part.pts = 44_100, number * 4410
+            file.mux(audio.encode(part))
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            file.mux(video.encode(frame))
+        file.mux(audio.encode(None))
+        file.mux(video.encode(None))
+    reader = read_video(path)
+    assert [number_of(frame.rgb) for frame in reader] == list(range(50))
+    assert not reader.warnings
+
+
 def test_a_cut_file_with_sound_is_truncated(tmp_path: Path) -> None:
     path = with_sound(tmp_path / "a.mkv", "libx264", 0.0, "aac", 5.0)
     data = path.read_bytes()
