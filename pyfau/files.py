@@ -7,11 +7,12 @@ The safety of outputs depends on the order of the writes: see `replace_file` and
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -348,6 +349,25 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("PYFAU_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyfau"
+
+
+def cache_path(kind: str, parts: Sequence[object], start: str, end: str) -> Path | None:
+    """Path of a stored result in the cache folder, whose folder is made.
+
+    Args:
+        kind: Name of the folder.
+        parts: Everything that the result depends on. Their hash is part of the file's name.
+        start, end: The name before and after the hash.
+
+    Returns:
+        None where the folder cannot be found or made.
+    """
+    key = hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
+    with suppress(OSError, RuntimeError):  # RuntimeError: no home folder
+        folder = cache_folder() / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{start}{key[:32]}{end}"
+    return None
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

@@ -94,6 +94,9 @@ class PackedLinear(nn.Module):
         return y
 
 
+NO_NORM = nn.Identity()  # for a convolution that its batch norm is already part of
+
+
 def convolve(
     conv: nn.Module, norm: nn.Module, x: Tensor, add: Tensor | None = None, relu: bool = True
 ) -> Tensor:

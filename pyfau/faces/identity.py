@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pyfau.faces.crop import crop_face
-from pyfau.packed import can_pack, convolve, pack, project
+from pyfau.packed import NO_NORM, can_pack, convolve, pack, project
 from pyfau.types import Face, FloatArray, UInt8Array
 
 SIDE = 150  # of the input, in pixels
@@ -28,7 +28,6 @@ SIDE = 150  # of the input, in pixels
 # fractions of the input, which shows a quarter of the face's size more on each side.
 _TEMPLATE = ((0.317, 0.311), (0.67, 0.311), (0.493, 0.51), (0.336, 0.687), (0.651, 0.687))
 _MEAN = (122.782, 117.001, 104.298)  # RGB
-_NO_NORM = nn.Identity()  # the batch norms are part of the convolutions
 # Width and number of the residual blocks of each stage. Each stage but the first begins with a
 # block that halves the image.
 _STAGES = ((32, 3), (64, 4), (128, 3), (256, 3), (256, 1))
@@ -45,10 +44,10 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = convolve(self.conv1, _NO_NORM, x)
+        y = convolve(self.conv1, NO_NORM, x)
         if not self._halves:
-            return convolve(self.conv2, _NO_NORM, y, add=x)
-        y = convolve(self.conv2, _NO_NORM, y, relu=False)
+            return convolve(self.conv2, NO_NORM, y, add=x)
+        y = convolve(self.conv2, NO_NORM, y, relu=False)
         x = F.avg_pool2d(x, 2)
         # The convolution can be a row and a column smaller, and the shortcut has fewer channels.
         # Both are filled with zeros.
@@ -75,7 +74,7 @@ class IdentityNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         x = (x - x.new_tensor(_MEAN).view(1, 3, 1, 1)) / 255
-        x = F.max_pool2d(convolve(self.first, _NO_NORM, x), 3, 2)
+        x = F.max_pool2d(convolve(self.first, NO_NORM, x), 3, 2)
         x = self.blocks(x)
         return project(self.last, x.mean((2, 3)))
 

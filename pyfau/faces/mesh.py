@@ -27,8 +27,8 @@ from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8
 _TENTH = SIDE / 10  # the unit of the network's points
 _CENTRE = SIDE / 2
 _TOGETHER = 8  # crops in one pass of the network on a CPU
-# As of `warp`. Larger values take longer, and change neither the errors nor the jitter
-# (training/mesh_judge.py).
+# `spare` of `warp`. Larger values take longer, and change neither the errors of the points nor the
+# jitter (training/mesh_judge.py).
 _SPARE = 2
 # If the face is farther from the middle of the crop than this (in pixels of the crop), or if its
 # size or roll differs by more than this, the network sees it once more in a better crop.

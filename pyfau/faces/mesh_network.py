@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyfau.packed import convolve, project
+from pyfau.packed import NO_NORM, convolve, project
 from pyfau.types import EYES, POINTS
 
 SIDE = 96  # of the input, pixels
@@ -45,7 +45,6 @@ class MeshNetwork(nn.Module):
             nn.Conv2d(inner, outer, kernel, stride, kernel // 2)
             for inner, outer, kernel, stride in LAYERS
         )
-        self.folded = nn.Identity()  # the norm of every convolution
         self.head = nn.Linear(FLAT, sum(OUTPUTS.values()))
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -59,6 +58,6 @@ class MeshNetwork(nn.Module):
         """
         x = pixels
         for convolution in self.convolutions:
-            y = convolve(convolution, self.folded, x)
+            y = convolve(convolution, NO_NORM, x)
             x = x + y if x.shape == y.shape else y
         return project(self.head, x.flatten(1))

@@ -208,7 +208,8 @@ class Clock:
                 left = max(left, round((stamps[-1] - self._raw) / self._step()))
         if end_s is not None and self._is_steady():
             until_end = round((end_s - self.start_s - self._raw) / self._step()) - 1
-            left = max(left, until_end if until_end <= most else 0)
+            if until_end <= most:
+                left = max(left, until_end)
         if self.unshown > _MOST_UNSHOWN:
             left = max(left, self.unshown)
         if left:

@@ -69,13 +69,13 @@ def is_damaged_packet(codec: str, data: bytes, pixels: int) -> bool:
         pixels: Pixels of a frame.
     """
     if codec == "mjpeg":
-        return is_damaged_jpeg(data)
+        return _is_damaged_jpeg(data)
     if codec == "ffv1":
         return not _has_right_slices(data)
-    return has_zeros(data, pixels)
+    return _has_zeros(data, pixels)
 
 
-def has_zeros(data: bytes, pixels: int) -> bool:
+def _has_zeros(data: bytes, pixels: int) -> bool:
     """Whether a coded image has more zero bytes in a row than coding makes."""
     return bytes(max(_ZEROS, pixels // _PIXELS_PER_ZERO)) in data
 
@@ -93,7 +93,7 @@ def _has_right_slices(data: bytes) -> bool:
     return end == 0
 
 
-def is_damaged_jpeg(data: bytes) -> bool:
+def _is_damaged_jpeg(data: bytes) -> bool:
     """Whether the coded parts of a JPEG have markers or runs of zeros that cannot be there."""
     array = np.frombuffer(data, np.uint8)
     places = np.flatnonzero(array[:-1] == 0xFF)
@@ -176,7 +176,7 @@ def _are_damaged_chunks(data: bytes) -> bool:
         if name == b"VP8 ":
             width = int.from_bytes(chunk[6:8], "little") & 0x3FFF
             height = int.from_bytes(chunk[8:10], "little") & 0x3FFF
-            if has_zeros(chunk, width * height):
+            if _has_zeros(chunk, width * height):
                 return True
         if name == b"ANMF" and _are_damaged_chunks(chunk[16:]):
             return True
@@ -185,8 +185,8 @@ def _are_damaged_chunks(data: bytes) -> bool:
 
 
 _IMAGE_CHECKS: dict[str, Callable[[bytes], bool]] = {
-    "JPEG": is_damaged_jpeg,
-    "MPO": is_damaged_jpeg,
+    "JPEG": _is_damaged_jpeg,
+    "MPO": _is_damaged_jpeg,
     "PNG": _is_damaged_png,
     "WEBP": _is_damaged_webp,
 }

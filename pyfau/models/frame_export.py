@@ -70,7 +70,7 @@ def export_scores(model: FrameNetwork, path: Path) -> None:
     write_onnx(_Scores(folded), (frames,), path, ["frames"], ["scores"], axes)
 
 
-def last_output(value: Any) -> Tensor:
+def _last_output(value: Any) -> Tensor:
     """The output of a heavy part that the rest of its network reads: the last one."""
     last: Tensor = value if isinstance(value, Tensor) else value[-1]
     return last
@@ -82,7 +82,7 @@ class _HeavyPart(nn.Module):
         self.part = part
 
     def forward(self, frames: Tensor) -> Tensor:
-        return last_output(self.part(frames))
+        return _last_output(self.part(frames))
 
 
 def export_heavy_part(model: FrameNetwork, frames: Tensor, path: Path) -> Tensor:

@@ -8,7 +8,6 @@ that pyfau includes. The result is stored in the cache folder.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from pyfau.errors import InputError
-from pyfau.files import cache_folder, read_file, replace_file
+from pyfau.files import cache_path, read_file, replace_file
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.int8 import included_faces, network_hash
 from pyfau.packed import can_pack
@@ -89,12 +88,8 @@ def _faces(size: int) -> UInt8Array:
 
 def _result_path(model: FrameNetwork) -> Path | None:
     """The place of the stored result; None where the folder cannot be found or made."""
-    key = f"{network_hash(model)}|{_MEASURE}|{torch.__version__}"
-    with suppress(OSError, RuntimeError):  # RuntimeError: no home folder
-        folder = cache_folder() / "bfloat16"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    return None
+    parts = (network_hash(model), _MEASURE, torch.__version__)
+    return cache_path("bfloat16", parts, "", ".json")
 
 
 def _read_result(path: Path) -> float | None:

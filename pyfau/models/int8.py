@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pyfau.errors import InputError, OptionError, WeightsError
-from pyfau.files import cache_folder, read_file, replace_file
+from pyfau.files import cache_path, read_file, replace_file
 from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
 from pyfau.models.engines import EngineFunction, import_onnxruntime, open_quantised, resolve_engine
@@ -155,12 +155,7 @@ def _cached(model: MDHR | FrameNetwork, float_sums: bool) -> bytes:
 def _cache_path(model: MDHR | FrameNetwork, crops: UInt8Array, float_sums: bool) -> Path | None:
     """The place of the file; None where the folder cannot be found or made."""
     parts = (network_hash(model), crops_hash(crops), QUANTISER, float_sums)
-    key = hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
-    with suppress(OSError, RuntimeError):  # RuntimeError: no home folder
-        folder = cache_folder() / "int8"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{model.config.name}-{key[:32]}.bin"
-    return None
+    return cache_path("int8", parts, f"{model.config.name}-", ".bin")
 
 
 def _read_cached(path: Path) -> bytes | None:

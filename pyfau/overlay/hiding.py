@@ -57,7 +57,7 @@ def hide_faces(rgb: UInt8Array, boxes: Iterable[Box]) -> UInt8Array:
 
 
 class FaceHider:
-    """Covers the faces of a video frame by frame, also where a face is missing for some frames.
+    """Where to cover the faces of a video, also if a face is missing for some frames.
 
     A face that is missing stays covered at its last place for 90 frames; the covered area grows,
     because the face may have moved. A face that was never found is not covered.
@@ -66,17 +66,13 @@ class FaceHider:
     def __init__(self) -> None:
         self._last = LastFaces(_HOLD)
 
-    def hide(self, rgb: UInt8Array, rows: Iterable[AURow]) -> UInt8Array:
-        """Cover the faces of the next frame.
+    def boxes(self, rgb: UInt8Array, rows: Iterable[AURow]) -> list[Box]:
+        """The boxes to cover in the next frame, (4,) float32 each.
 
         Args:
             rgb: (H, W, 3) uint8, RGB.
             rows: All rows of the frame.
         """
-        return hide_faces(rgb, self.boxes(rgb, rows))
-
-    def boxes(self, rgb: UInt8Array, rows: Iterable[AURow]) -> list[Box]:
-        """The boxes to cover in the next frame, each (4,) float32; otherwise as `hide`."""
         rows = list(rows)
         frame = max((row.frame for row in rows), default=0)
         missing = self._last.missing(rows, check_image(rgb).shape)

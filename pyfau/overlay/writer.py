@@ -187,7 +187,6 @@ class OverlayWriter:
             if self._hider is not None and self.failure is None:
                 for frame in self._hider.finish():
                     self._draw(frame.hidden(), frame.rows, frame.time_s)
-            self._closed = True
             self._finish()
         except BaseException:
             self._unfinished.discard()
