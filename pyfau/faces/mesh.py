@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 
-from pyfau.faces.crop import fit_similarity, warp
+from pyfau.faces.crop import cut, fit_similarity
+from pyfau.faces.halves import Image, halves_of
 from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
 from pyfau.faces.mesh_pose import mesh_pose
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
@@ -27,9 +28,6 @@ from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8
 _TENTH = SIDE / 10  # the unit of the network's points
 _CENTRE = SIDE / 2
 _TOGETHER = 8  # crops in one pass of the network on a CPU
-# `spare` of `warp`. Larger values take longer, and change neither the errors of the points nor the
-# jitter (training/mesh_judge.py).
-_SPARE = 2
 # If the face is farther from the middle of the crop than this (in pixels of the crop), or if its
 # size or roll differs by more than this, the network sees it once more in a better crop.
 _MOST_SHIFT = 9.0
@@ -115,15 +113,15 @@ class MeshPoints:
         flat = np.concatenate([self._mean[:POINTS].reshape(1, -1) / _CENTRE - 1, ones], axis=1)
         self._mean_five = ((flat @ self._to_five).reshape(5, 2) + 1) * _CENTRE
 
-    def cut(self, rgb: UInt8Array, face: Face) -> MeshCrop:
+    def cut(self, rgb: Image, face: Face) -> MeshCrop:
         """The crop around a face, for `locate`.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             face: The face in this image, of any aligner.
         """
         matrix = self.crop_of(face)
-        return MeshCrop(warp(rgb, matrix[None], SIDE, spare=_SPARE)[0], matrix)
+        return MeshCrop(cut(rgb, matrix, SIDE), matrix)
 
     def locate(self, crops: Sequence[MeshCrop]) -> list[FaceMesh]:
         """Locate the landmarks of K faces in one pass of the network.
@@ -138,14 +136,14 @@ class MeshPoints:
         is_face = looks.presence >= LOST_CONFIDENCE
         return [_mesh_of(looks, k) if seen else NO_MESH for k, seen in enumerate(is_face.tolist())]
 
-    def look(self, rgb: UInt8Array, matrices: _Matrices) -> Looks:
+    def look(self, rgb: Image, matrices: _Matrices) -> Looks:
         """The results of the network for K crops of an image.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             matrices: (K, 2, 3) image to crop.
         """
-        crops = np.concatenate([warp(rgb, matrix[None], SIDE, spare=_SPARE) for matrix in matrices])
+        crops = np.stack([cut(rgb, matrix, SIDE) for matrix in matrices])
         return self._read(crops, matrices)
 
     @torch.inference_mode()
@@ -241,6 +239,7 @@ class MeshAligner:
 
     tells_upright = True  # as `MTCNNAligner`, which compares new faces in four turns
     stable_crops = True
+    shares_halves = True  # `follow` takes `Halves`, so that the tracker passes them
 
     def __init__(
         self,
@@ -267,13 +266,13 @@ class MeshAligner:
         """Locate faces near known boxes with MTCNN; see `pyfau.aligners.Aligner.refine`."""
         return self._mtcnn.refine(rgb, boxes)
 
-    def follow(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[Face]:
+    def follow(self, rgb: Image, faces: Sequence[Face]) -> list[Face]:
         """Locate faces where they were in an earlier frame, all in one pass of the network.
 
         For faces of this frame that `detect` has found, the network runs two more times.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             faces: Faces of this aligner, with or without a `mesh`.
 
         Returns:
@@ -282,6 +281,7 @@ class MeshAligner:
         """
         if not len(faces):
             return []
+        rgb = halves_of(rgb)
         looks = self.points.look(rgb, np.array([self.points.crop_of(face) for face in faces]))
         again = np.flatnonzero(looks.is_off)
         if len(again):
