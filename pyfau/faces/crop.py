@@ -44,17 +44,24 @@ def fit_similarity(points: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray
         raise InputError(
             f"expected two (K, 2) arrays of points, got {source.shape} and {target.shape}"
         )
-    z = source[:, 0] + 1j * source[:, 1]
-    w = target[:, 0] + 1j * target[:, 1]
-    z_mean, w_mean = z.mean(), w.mean()
-    spread = float(np.sum(np.abs(z - z_mean) ** 2))
+    # Few calls on small arrays: each of them takes longer than its arithmetic.
+    z_mean, w_mean = source.sum(axis=0) / len(source), target.sum(axis=0) / len(target)
+    z, w = source - z_mean, target - w_mean
+    spread = float(np.vdot(z, z))
     if not math.isfinite(spread) or spread < 1e-9:
         raise InputError(f"expected finite landmarks that do not coincide, got {source.tolist()}")
-    a = np.sum(np.conj(z - z_mean) * (w - w_mean)) / spread
-    if not abs(a) > 1e-9 * np.sqrt(np.sum(np.abs(w - w_mean) ** 2) / spread):
+    (xx, xy), (yx, yy) = (z.T @ w).tolist()
+    real, imaginary = (xx + yy) / spread, (xy - yx) / spread
+    least = 1e-9 * math.sqrt(float(np.vdot(w, w)) / spread)
+    if not math.hypot(real, imaginary) > least:
         raise InputError(f"expected landmarks that resemble their targets, got {source.tolist()}")
-    b = w_mean - a * z_mean
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    (x, y), (to_x, to_y) = z_mean.tolist(), w_mean.tolist()
+    return np.array(
+        [
+            [real, -imaginary, to_x - real * x + imaginary * y],
+            [imaginary, real, to_y - imaginary * x - real * y],
+        ]
+    )
 
 
 def cut(rgb: Image, matrix: npt.NDArray[np.float64], size: int) -> UInt8Array:

@@ -9,6 +9,10 @@ import numpy as np
 
 from pyfau.types import UInt8Array
 
+# A part is halved with a margin of one part in this number, because the next crop of the same face
+# shows a little more on one side.
+_SHARE = 16
+
 
 class Part(NamedTuple):
     """A part of an image that was halved one or more times.
@@ -69,15 +73,20 @@ class Halves:
         if not times:
             return self.rgb[y0:y1, x0:x1]
         parts = self._parts.setdefault(times, [])
-        for part in parts:
-            inner = part.inner(x0, y0, x1, y1)
-            if inner is not None:
-                return inner
-        finer = self.part(times - 1, 2 * x0, 2 * y0, 2 * x1, 2 * y1)
-        size = (x1 - x0, y1 - y0)
+        inner = (part.inner(x0, y0, x1, y1) for part in parts)
+        found = next((pixels for pixels in inner if pixels is not None), None)
+        if found is not None:
+            return found
+        # Only the first step takes long, so only its result has a margin.
+        margin = max(x1 - x0, y1 - y0) // _SHARE if times == 1 else 0
+        width, height = self.size(times)
+        left, top = max(0, x0 - margin), max(0, y0 - margin)
+        right, bottom = min(width, x1 + margin), min(height, y1 + margin)
+        finer = self.part(times - 1, 2 * left, 2 * top, 2 * right, 2 * bottom)
+        size = (right - left, bottom - top)
         halved = np.asarray(cv2.resize(finer, size, interpolation=cv2.INTER_AREA), np.uint8)
-        parts.append(Part(halved, x0, y0))
-        return halved
+        parts.append(Part(halved, left, top))
+        return halved[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
 Image = UInt8Array | Halves

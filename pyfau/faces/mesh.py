@@ -18,13 +18,17 @@ from safetensors.torch import load_file
 from pyfau.faces.crop import cut, fit_similarity
 from pyfau.faces.halves import Image, halves_of
 from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
-from pyfau.faces.mesh_pose import mesh_pose
+from pyfau.faces.mesh_pose import axes_of, pose_along
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
 from pyfau.faces.tracker import LOST_CONFIDENCE
 from pyfau.packed import can_pack, pack
 from pyfau.records import parse_json
 from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8Array
 
+_ENDS = np.cumsum(list(OUTPUTS.values())).tolist()
+_PLACES = {
+    name: slice(end - count, end) for (name, count), end in zip(OUTPUTS.items(), _ENDS, strict=True)
+}
 _TENTH = SIDE / 10  # the unit of the network's points
 _CENTRE = SIDE / 2
 _TOGETHER = 8  # crops in one pass of the network on a CPU
@@ -49,16 +53,14 @@ class Looks:
     Attributes:
         points: (K, POINTS + EYES, 2).
         openness: (K, 2) in [0, 1].
-        better: (K, 2, 3) a crop in which the face is upright, in the middle and of the right size.
-        is_off: (K,) whether the crop was too far from that.
+        frame: (K, 4) where the face is in its crop, as in `OUTPUTS`.
         presence: (K,) in [0, 1].
         visible: (K,) in [0, 1].
     """
 
     points: _Points
     openness: FloatArray
-    better: _Matrices
-    is_off: npt.NDArray[np.bool_]
+    frame: npt.NDArray[np.float64]
     presence: FloatArray
     visible: FloatArray
 
@@ -102,6 +104,7 @@ class MeshPoints:
         self._to_five = state.pop("five.weight").numpy().astype(np.float64)
         self._to_box = state.pop("box.weight").numpy().astype(np.float64)
         self.mean_face = state.pop("mean.space").numpy().astype(np.float64)
+        self._axes = axes_of(self.mean_face)
         network.load_state_dict(state)
         network.eval().requires_grad_(False).to(self._device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -152,19 +155,17 @@ class MeshPoints:
         together = _TOGETHER if self._device.type == "cpu" else len(pixels)
         outs = [self._network(part) for part in pixels.split(together)]
         out = torch.cat(outs).float().cpu().numpy().astype(np.float64)
-        places = np.cumsum(list(OUTPUTS.values()))[:-1]
-        parts = dict(zip(OUTPUTS, np.split(out, places, axis=1), strict=True))
-        points = parts["points"].reshape(-1, POINTS + EYES, 2) * _TENTH + self._mean
-        better, is_off = _better_crops(matrices, parts["frame"])
+        points = out[:, _PLACES["points"]].reshape(-1, POINTS + EYES, 2) * _TENTH + self._mean
+        out[:, _PLACES["presence"]] -= _PRESENCE_SHIFT
+        shares = _sigmoid(out).astype(np.float32)
         linear, shift = matrices[:, :, :2], matrices[:, None, :, 2]
-        back = np.linalg.inv(linear)
         return Looks(
-            points=(points - shift) @ back.swapaxes(1, 2),
-            openness=_sigmoid(parts["openness"]).astype(np.float32),
-            better=better,
-            is_off=is_off,
-            presence=_sigmoid(parts["presence"][:, 0] - _PRESENCE_SHIFT).astype(np.float32),
-            visible=_sigmoid(parts["visible"][:, 0]).astype(np.float32),
+            # The inverse of a similarity is its transpose divided by the square of its scale.
+            points=(points - shift) @ linear / (linear[:, :1, :1] ** 2 + linear[:, 1:, :1] ** 2),
+            openness=shares[:, _PLACES["openness"]],
+            frame=out[:, _PLACES["frame"]],
+            presence=shares[:, _PLACES["presence"]][:, 0],
+            visible=shares[:, _PLACES["visible"]][:, 0],
         )
 
     def crop_of(self, face: Face) -> npt.NDArray[np.float64]:
@@ -187,7 +188,7 @@ class MeshPoints:
                     box.astype(np.float32),
                     (five - 0.5).astype(np.float32),
                     float(looks.presence[k]),
-                    mesh_pose(points[:POINTS], self.mean_face),
+                    pose_along(points[:POINTS], self._axes),
                     _mesh_of(looks, k),
                 )
             )
@@ -198,7 +199,7 @@ class MeshPoints:
         matrix = self.crop_around(points)
         linear, shift = matrix[:, :2], matrix[:, 2]
         upright = points @ linear.T + shift
-        back = np.linalg.inv(linear)
+        back = linear.T / (linear[0, 0] ** 2 + linear[1, 0] ** 2)
         five = (self._in_crop(upright, self._to_five).reshape(5, 2) - shift) @ back.T
         low, high = self._box_in_crop(upright)
         centre = back @ ((low + high) / 2 - shift)
@@ -282,13 +283,15 @@ class MeshAligner:
         if not len(faces):
             return []
         rgb = halves_of(rgb)
-        looks = self.points.look(rgb, np.array([self.points.crop_of(face) for face in faces]))
-        again = np.flatnonzero(looks.is_off)
+        matrices = np.array([self.points.crop_of(face) for face in faces])
+        looks = self.points.look(rgb, matrices)
+        again = np.flatnonzero(_are_off(looks.frame))
         if len(again):
-            second = self.points.look(rgb, looks.better[again])
+            second = self.points.look(rgb, _better_crops(matrices[again], looks.frame[again]))
+            are_off = _are_off(second.frame)
             for k, i in enumerate(again):
                 # The second crop can be worse. Then the result of the first one is used.
-                if second.presence[k] >= looks.presence[i] - 0.1 and not second.is_off[k]:
+                if second.presence[k] >= looks.presence[i] - 0.1 and not are_off[k]:
                     looks.replace(int(i), second, k)
         new = np.array([i for i, face in enumerate(faces) if face.mesh is None], dtype=int)
         for _ in range(_START_LOOKS if len(new) else 0):
@@ -306,24 +309,38 @@ def _mesh_of(looks: Looks, k: int) -> FaceMesh:
     return FaceMesh(stored[:POINTS], stored[POINTS:], looks.openness[k], float(looks.visible[k]))
 
 
-def _better_crops(
-    matrices: _Matrices, frame: npt.NDArray[np.float64]
-) -> tuple[_Matrices, npt.NDArray[np.bool_]]:
-    """Crops (K, 2, 3) corrected by the network's frame (K, 4), and whether each was far off."""
+def _better_crops(matrices: _Matrices, frame: npt.NDArray[np.float64]) -> _Matrices:
+    """Crops (K, 2, 3) in which the face is upright, in the middle and of the right size.
+
+    Args:
+        matrices: (K, 2, 3) the crops that the network has seen.
+        frame: (K, 4) where it saw the faces, as in `OUTPUTS`.
+    """
     cos, sin = frame[:, 0], frame[:, 1]
-    scale = np.maximum(np.hypot(cos, sin), 0.1)
+    scale = _scale_of(frame)
     shift = frame[:, 2:] * _CENTRE
     # The inverse of: turn by the roll, scale, then shift, around the middle of the crop.
     undo = np.array([[cos, sin], [-sin, cos]]).transpose(2, 0, 1) / (scale**2)[:, None, None]
-    better = undo @ matrices
+    better: _Matrices = undo @ matrices
     better[:, :, 2] += _CENTRE - (undo @ (_CENTRE + shift)[..., None])[..., 0]
-    roll = np.abs(np.degrees(np.arctan2(sin, cos)))
-    is_off = (
-        (np.hypot(*shift.T) > _MOST_SHIFT)
-        | (np.abs(np.log(scale)) > np.log(_MOST_SCALE))
-        | (roll > _MOST_ROLL)
+    return better
+
+
+def _are_off(frame: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """(K,) whether faces are far from upright, the middle or the right size; frames as above."""
+    shift = np.hypot(frame[:, 2], frame[:, 3]) * _CENTRE
+    roll = np.abs(np.degrees(np.arctan2(frame[:, 1], frame[:, 0])))
+    change = np.abs(np.log(_scale_of(frame)))
+    are_off: npt.NDArray[np.bool_] = (
+        (shift > _MOST_SHIFT) | (change > np.log(_MOST_SCALE)) | (roll > _MOST_ROLL)
     )
-    return better, is_off
+    return are_off
+
+
+def _scale_of(frame: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(K,) size of a face relative to the mean face."""
+    scale: npt.NDArray[np.float64] = np.maximum(np.hypot(frame[:, 0], frame[:, 1]), 0.1)
+    return scale
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

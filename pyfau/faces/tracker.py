@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from pyfau.faces.boxes import centre, longer_side, overlap, overlap_of_smaller
 from pyfau.faces.halves import Halves, Image, halves_of
 from pyfau.faces.stillness import Stillness
 from pyfau.faces.turns import QUARTERS, roll_of, size_of, turn_box, turn_face_back, turn_image
-from pyfau.types import Face, FloatArray, UInt8Array
+from pyfau.types import Face, FaceMesh, FloatArray, UInt8Array
 
 LOST_CONFIDENCE = 0.6  # a face with a lower confidence counts as lost
 _SAME_FACE = 0.4  # two boxes with a larger intersection over union are one face
@@ -91,10 +91,11 @@ class _Track:
         if share >= 1:
             return face
         weight = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT) * share
-        mesh = replace(
-            face.mesh,
-            points=_between(last.mesh.points, face.mesh.points, weight),
-            irises=_between(last.mesh.irises, face.mesh.irises, weight),
+        mesh = FaceMesh(
+            _between(last.mesh.points, face.mesh.points, weight),
+            _between(last.mesh.irises, face.mesh.irises, weight),
+            face.mesh.openness,
+            face.mesh.visible,
         )
         box = _between(last.box_xyxy, face.box_xyxy, weight)
         landmarks = _between(last.landmarks, face.landmarks, weight)
@@ -402,7 +403,7 @@ class FaceTracker:
 
 def _between(last: FloatArray, new: FloatArray, weight: float) -> FloatArray:
     """The weighted mean of two arrays, float32."""
-    return (last + weight * (new - last)).astype(np.float32)
+    return (last + weight * (new - last)).astype(np.float32, copy=False)
 
 
 def _has_moved(face: Face, window: Face) -> bool:
