@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 AlignerName = Literal["mtcnn", "fan", "mediapipe", "aligned", "mesh"]
+AlignerChoice = Literal["auto", AlignerName]
+# What the config of a model can name. Both are part of the package: a config from an untrusted
+# source must not select an aligner that connects to the internet.
+ModelAligner = Literal["mtcnn", "mesh"]
 BaselineMode = Literal["subtract", "threshold"]
 BaselineSource = Literal["auto"]
 ColorOrder = Literal["rgb", "bgr"]

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from pyfau.errors import MediaError, OptionError, WeightsError
-from pyfau.faces.aligner import Aligner, load_aligner
+from pyfau.faces.aligner import Aligner, load_aligner, resolve_aligner
 from pyfau.faces.crop import crop_face
 from pyfau.faces.crop_rules import cut_face
 from pyfau.faces.fitted_boxes import detector_to_fit
@@ -82,7 +82,7 @@ def quantise_model(
     frames: str | Path,
     folder: Path,
     *,
-    aligner: str = "mtcnn",
+    aligner: str = "auto",
     every: int = 1,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -94,7 +94,8 @@ def quantise_model(
         frames: Images with faces of different people: a folder, a video, an image, or a text file
             with one path a line. Every second crop calibrates, the others measure.
         folder: New or empty directory. It appears complete, or not at all.
-        aligner: What finds the faces; "aligned" for images that are aligned crops already.
+        aligner: What finds the faces: "auto" for the aligner of the model's config; "aligned" for
+            images that are aligned crops already.
         every: Take one of this number of frames: neighbouring frames of a video are alike.
         revision: Commit, tag or branch of a Hub repository.
         local_files_only: Do not contact the Hub.
@@ -146,6 +147,7 @@ def _new_folder(folder: Path) -> Any:
 def _crops(model: MDHR | FrameNetwork, source: str | Path, aligner: str, every: int) -> UInt8Array:
     """Crops (F, S, S, 3) of all faces in some frames, at most `MOST_CROPS`."""
     config: Any = model.config
+    aligner = str(resolve_aligner(aligner, config))
     if aligner == "aligned" and not config.template:
         raise OptionError(f"aligner 'aligned' is for models with a template, got {config.name}")
     options: dict[str, Any] = {"template": config.template} if aligner == "aligned" else {}
