@@ -302,7 +302,7 @@ class MeshAligner:
             for k, i in enumerate(new):
                 looks.replace(int(i), closer, k)
         found = self.points.faces(looks)
-        for i in np.flatnonzero(looks.presence < LOST_CONFIDENCE):
+        for i in np.flatnonzero(looks.presence < LOST_CONFIDENCE).tolist():
             other = self._refine_upright(rgb, faces[i])
             if other.confidence >= _SURE:
                 found[i] = other

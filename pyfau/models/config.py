@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pyfau.aus import au_name
-from pyfau.choices import ModelAligner
+from pyfau.choices import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.errors import ConfigError
 from pyfau.files import read_file, reason_of
 from pyfau.models.protocol import Crop, Licence, Output
@@ -25,8 +25,6 @@ BackboneName = Literal["resnet50", "swin_b", "small"]
 HeadName = Literal["cosine", "logistic"]
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
-MODEL_ALIGNERS: tuple[ModelAligner, ...] = get_args(ModelAligner)
-DEFAULT_ALIGNER: ModelAligner = "mtcnn"  # of a config that names none
 MAX_NAME = 100  # characters
 _MOST_BYTES = 1_000_000  # of a config.json
 _NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]*"

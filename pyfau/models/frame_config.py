@@ -6,15 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pyfau.choices import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.errors import ConfigError
-from pyfau.models.config import (
-    DEFAULT_ALIGNER,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    MODEL_ALIGNERS,
-    config_text,
-    parse_config,
-)
+from pyfau.models.config import IMAGENET_MEAN, IMAGENET_STD, config_text, parse_config
 from pyfau.models.protocol import Crop, CropKind, Kind, Licence, Output, Outside, Side
 
 _MAX_OUTPUTS = 128

@@ -12,8 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pyfau.choices import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.errors import WeightsError
-from pyfau.models.config import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.records import parse_json
 
 Status = Literal["bundled", "hub", "official", "convert", "unpinned"]

@@ -17,12 +17,13 @@ from test_models import tiny_model
 from pyfau import AUDetector
 from pyfau.batch.plan import Job
 from pyfau.batch.run import JobOptions, run_job
+from pyfau.choices import DEFAULT_ALIGNER
 from pyfau.cli import main
 from pyfau.errors import ConfigError, OptionError
 from pyfau.faces.aligner import ALIGNER_NAMES, load_aligner, resolve_aligner
 from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mtcnn import MTCNNAligner
-from pyfau.models.config import DEFAULT_ALIGNER, MDHRConfig, config_text, network_text
+from pyfau.models.config import MDHRConfig, config_text, network_text
 from pyfau.tables.metadata import read_metadata
 from pyfau.weights.manifest import read_manifest
 from pyfau.weights.store import save_model
