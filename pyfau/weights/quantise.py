@@ -21,6 +21,7 @@ from pyfau.faces.aligner import Aligner, load_aligner, resolve_aligner
 from pyfau.faces.crop import crop_face
 from pyfau.faces.crop_rules import cut_face
 from pyfau.faces.fitted_boxes import detector_to_fit
+from pyfau.faces.tracker import LOST_CONFIDENCE
 from pyfau.files import read_text, reason_of
 from pyfau.limits import LIMITS
 from pyfau.media.readers import read_frames
@@ -158,12 +159,21 @@ def _crops(model: MDHR | FrameNetwork, source: str | Path, aligner: str, every: 
         for frame in reader:
             if frame.index % every:
                 continue
-            crops += [cut(frame.rgb, face) for face in finder.detect(frame.rgb)]
+            crops += [cut(frame.rgb, face) for face in _find_faces(finder, frame.rgb)]
             if len(crops) >= MOST_CROPS:
                 break
     if len(crops) < FEWEST_CROPS:
         raise MediaError(f"{source} shows {len(crops)} faces, expected at least {FEWEST_CROPS}")
     return np.stack(crops[:MOST_CROPS])
+
+
+def _find_faces(finder: Aligner, rgb: UInt8Array) -> list[Face]:
+    """The faces of an image, as the tracker gets them from the aligner."""
+    found = finder.detect(rgb)
+    follow: Callable[..., list[Face]] | None = getattr(finder, "follow", None)
+    if follow is None:
+        return found
+    return [face for face in follow(rgb, found) if face.confidence >= LOST_CONFIDENCE]
 
 
 def _cutter(config: Any, finder: Aligner) -> Callable[[UInt8Array, Face], UInt8Array]:

@@ -26,7 +26,8 @@ from pyfau.faces.mtcnn import MTCNNAligner
 from pyfau.models.config import MDHRConfig, config_text, network_text
 from pyfau.tables.metadata import read_metadata
 from pyfau.weights.manifest import read_manifest
-from pyfau.weights.store import save_model
+from pyfau.weights.quantise import _crops
+from pyfau.weights.store import load_model, save_model
 
 BLANK = np.zeros((64, 64, 3), np.uint8)
 
@@ -93,6 +94,19 @@ def test_options_go_to_the_aligner_of_the_model(models: dict[str | None, Path]) 
     assert detector.settings()["aligner_options"] == {"min_face": 60}
     with pytest.raises(OptionError, match="aligner 'mesh' has no option 'flip'"):
         AUDetector(models["mesh"], device="cpu", aligner_options={"flip": True})
+
+
+def test_quantise_takes_the_crops_of_the_aligner(
+    models: dict[str | None, Path], media: Path
+) -> None:
+    faces = media / "multi_face.jpg"
+    crops = {
+        name: _crops(load_model(models["mesh"]), faces, name, 1)
+        for name in ("auto", "mesh", "mtcnn")
+    }
+    assert {len(found) for found in crops.values()} == {5}
+    assert np.array_equal(crops["auto"], crops["mesh"])
+    assert not np.array_equal(crops["mesh"], crops["mtcnn"])
 
 
 @pytest.mark.parametrize("aligner", ["fan", "mediapipe", "aligned", "auto", "", None, ["mesh"]])
