@@ -934,7 +934,9 @@ def test_models_lists_the_manifest(capsys: Any) -> None:
         "on",
         "pyfau-lite,",
         str(len(AUS)),
-        "AUs",
+        "AUs,",
+        "aligner",
+        LITE["aligner"],
     ]
 
 
