@@ -4,7 +4,7 @@
         --out pyfau/assets/mdhr-lite
 
 Writes config.json, calibration.json (with the precision and recall of each threshold on validation)
-and model.safetensors (float16), and enters template, sha256, size and version into
+and model.safetensors (float16), and enters template, aligner, sha256, size and version into
 weights_manifest.json.
 """
 
@@ -146,6 +146,7 @@ def enter(manifest: Path, config: MDHRConfig, digest: str, size: int) -> None:
     entries["models"][config.name] |= {
         "aus": list(config.aus),
         "template": config.template,
+        "aligner": config.aligner,
         "sha256": digest,
         "bytes": size,
         "version": config.version,

@@ -121,6 +121,7 @@ def test_train_export_evaluate(prepared: Path, tmp_path: Path) -> None:
         assert config.calibration[i] == pytest.approx((chosen[au]["slope"], chosen[au]["offset"]))
         assert config.grade_offsets[i] == pytest.approx((chosen[au]["trace"], chosen[au]["strong"]))
     entry = json.loads(manifest.read_text())["models"]["mdhr-lite"]
+    assert entry["aligner"] == config.aligner
     assert entry["bytes"] == (folder / "model.safetensors").stat().st_size
     blank = detector.detect_image(np.zeros((64, 64, 3), np.uint8))
     assert blank.metadata["model_sha256"] == entry["sha256"]
