@@ -6,9 +6,15 @@ without NumPy, and so does this module.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 AlignerName = Literal["mtcnn", "fan", "mediapipe", "aligned", "mesh"]
+AlignerChoice = Literal["auto", AlignerName]
+# What the config of a model can name. Both are part of the package: a config from an untrusted
+# source must not select an aligner that connects to the internet.
+ModelAligner = Literal["mtcnn", "mesh"]
+MODEL_ALIGNERS: tuple[ModelAligner, ...] = get_args(ModelAligner)
+DEFAULT_ALIGNER: ModelAligner = "mtcnn"  # of a config that names none
 BaselineMode = Literal["subtract", "threshold"]
 BaselineSource = Literal["auto"]
 ColorOrder = Literal["rgb", "bgr"]

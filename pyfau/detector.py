@@ -19,7 +19,7 @@ from pyfau.aus import au_name
 from pyfau.checks import check_choice, check_whole, is_number
 from pyfau.choices import BaselineSource, Engine, Precision, WindowName
 from pyfau.errors import OptionError, PyfauError
-from pyfau.faces.aligner import Aligner, load_aligner
+from pyfau.faces.aligner import Aligner, load_aligner, resolve_aligner
 from pyfau.faces.fitted_boxes import detector_to_fit
 from pyfau.faces.mesh import MeshAligner, MeshPoints
 from pyfau.files import check_is_other
@@ -75,9 +75,10 @@ class AUDetector:
             float32. The metadata of a result states the format. See docs/performance.md.
         engine: Inference backend of the encoder: "torch", "onnxruntime" or "openvino" (both on the
             CPU, each with its extra installed), or "auto", which is torch.
-        aligner: Face detector: "mtcnn" (embedded), "mesh" (embedded; with 68 points), "fan",
-            "mediapipe", "aligned" (every image is an aligned crop already), or an object with
-            `detect` and `refine`; see `pyfau.aligners`.
+        aligner: Face detector: "auto" (the aligner that the model's config names), "mtcnn"
+            (embedded), "mesh" (embedded; with 68 points), "fan", "mediapipe", "aligned" (every
+            image is an aligned crop already), or an object with `detect` and `refine`; see
+            `pyfau.aligners`. The metadata of a result states the aligner.
         aligner_options: Arguments of the aligner's constructor.
         threshold: A score at or above the threshold is active. One number in [0, 1], or a mapping
             from AU names or numbers to numbers (the other AUs keep the model's thresholds), or
@@ -138,7 +139,7 @@ class AUDetector:
         device: str | torch.device = "auto",
         precision: Precision = "auto",
         engine: Engine = "auto",
-        aligner: str | Aligner = "mtcnn",
+        aligner: str | Aligner = "auto",
         aligner_options: Mapping[str, Any] | None = None,
         threshold: Threshold | None = None,
         max_faces: int | None = None,
@@ -184,6 +185,7 @@ class AUDetector:
         config: Any = self.model.config
         layout, self.aus, thresholds = _outputs_of(config, intensity)
         self.thresholds = _thresholds(threshold, self.aus, thresholds)
+        aligner = resolve_aligner(aligner, config)
         loaded_aligner = self._load_aligner(aligner, aligner_options)
         self._options = PipelineOptions(
             model=self.model,

@@ -218,11 +218,14 @@ def _devices() -> Iterator[Check]:
 
 def _model() -> Iterator[Check]:
     from pyfau.files import cache_folder
-    from pyfau.weights.find import find_model
+    from pyfau.weights.find import CONFIG_FILE, find_model
+    from pyfau.weights.networks import read_network
 
     try:
         with find_model("mdhr-lite", local_files_only=True) as found:
             yield Check("model", "mdhr-lite", "ok", f"sha256 {str(found.sha256)[:12]}")
+            _, config = read_network(found.path / CONFIG_FILE)
+            yield Check("model", "aligner auto", "ok", config.aligner)
     except PyfauError as error:
         yield Check("model", "mdhr-lite", "problem", str(error), "install pyfau again")
     folder = cache_folder()

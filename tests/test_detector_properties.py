@@ -691,7 +691,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"device": "cuda:99"}, "cuda:99"),
     ({"device": "meta"}, "meta"),
     ({"device": None}, "None"),
-    ({"aligner": "dlib"}, "unknown aligner 'dlib': expected one of mtcnn"),
+    ({"aligner": "dlib"}, "unknown aligner 'dlib': expected one of auto, mtcnn"),
     ({"aligner": object()}, "detect and refine"),
     ({"aligner": None}, "detect and refine"),
 ]

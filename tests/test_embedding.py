@@ -17,9 +17,9 @@ STARTS = [0, 3, 6, 9] * 2
 LENGTH = 20
 
 
-@pytest.fixture(scope="module")
-def detector() -> AUDetector:
-    return AUDetector(device="cpu", max_faces=1)
+@pytest.fixture(scope="module", params=["mtcnn", "mesh"])
+def detector(request: pytest.FixtureRequest) -> AUDetector:
+    return AUDetector(device="cpu", max_faces=1, aligner=request.param)
 
 
 @pytest.fixture(scope="module")

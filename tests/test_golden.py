@@ -42,10 +42,13 @@ def test_the_network_gives_its_golden_scores(make: ModuleType, record: dict[str,
     np.testing.assert_allclose(scores, record["network"], atol=2e-4)
 
 
-def test_the_whole_path_gives_its_golden_scores(make: ModuleType, record: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("aligner", "key"), [("mtcnn", "portrait"), ("mesh", "portrait_mesh")])
+def test_the_whole_path_gives_its_golden_scores(
+    make: ModuleType, record: dict[str, Any], aligner: str, key: str
+) -> None:
     # MTCNN cuts its windows at whole pixels. So a rounding error, of another processor or number of
     # threads, moves a window by a pixel and a score by as much as noise of one grey level (.037).
-    difference = np.abs(make.portrait_scores() - record["portrait"])
+    difference = np.abs(make.portrait_scores(aligner) - record[key])
     assert difference.max() < 0.05
     assert difference.mean() < 0.003
 

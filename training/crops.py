@@ -13,8 +13,11 @@ from data import STORED, TEMPLATE
 from PIL import Image
 
 from pyfau.faces.crop import crop_face
+from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mtcnn import MTCNNAligner
 from pyfau.types import Face
+
+AnyAligner = MTCNNAligner | MeshAligner
 
 LOST = 0.6  # with a lower confidence, the tracker counts a face as lost, as in pyfau
 PADDING = 0.35  # border around the tight images of faces, as a share of their larger side
@@ -42,10 +45,13 @@ def pad(rgb: np.ndarray, share: float) -> np.ndarray:
     return cv2.copyMakeBorder(rgb, border, border, border, border, cv2.BORDER_REPLICATE)
 
 
-def largest(aligner: MTCNNAligner, rgb: np.ndarray) -> Face | None:
+def largest(aligner: AnyAligner, rgb: np.ndarray) -> Face | None:
     """The widest face in an image, or None."""
     faces = aligner.detect(rgb)
-    return max(faces, key=lambda face: face.box_xyxy[2] - face.box_xyxy[0], default=None)
+    face = max(faces, key=lambda face: face.box_xyxy[2] - face.box_xyxy[0], default=None)
+    if face is None or isinstance(aligner, MTCNNAligner):
+        return face
+    return aligner.follow(rgb, [face])[0]
 
 
 def crop(rgb: np.ndarray, face: Face) -> np.ndarray:
@@ -53,14 +59,21 @@ def crop(rgb: np.ndarray, face: Face) -> np.ndarray:
     return crop_face(rgb, face.landmarks, np.array(TEMPLATE), STORED)
 
 
-def follow(aligner: MTCNNAligner, frames: Sequence[np.ndarray]) -> list[Face | None]:
+def again(aligner: AnyAligner, rgb: np.ndarray, last: Face) -> Face:
+    """The face near its place in the frame before."""
+    if isinstance(aligner, MTCNNAligner):
+        return aligner.refine(rgb, [last.box_xyxy])[0]
+    return aligner.follow(rgb, [last])[0]
+
+
+def follow(aligner: AnyAligner, frames: Sequence[np.ndarray]) -> list[Face | None]:
     """Track one face through a sequence as the detector does; None where it is lost."""
     track: list[Face | None] = []
     last: Face | None = None
     for rgb in frames:
         face = None
         if last is not None:
-            face = aligner.refine(rgb, [last.box_xyxy])[0]
+            face = again(aligner, rgb, last)
         if face is None or face.confidence < LOST:
             face = largest(aligner, rgb)
         track.append(face)

@@ -4,7 +4,7 @@
         --out pyfau/assets/mdhr-lite
 
 Writes config.json, calibration.json (with the precision and recall of each threshold on validation)
-and model.safetensors (float16), and enters template, sha256, size and version into
+and model.safetensors (float16), and enters template, aligner, sha256, size and version into
 weights_manifest.json.
 """
 
@@ -17,7 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from calibration import Fit, at_rest, choose_threshold, fit_one
+from calibration import (
+    Fit,
+    at_rest,
+    calm_down,
+    choose_threshold,
+    fit_one,
+    person_weights,
+)
 from data import AUS
 from network import Trainee, load_trainee
 from sampling import Source
@@ -34,15 +41,16 @@ SMILES = 0.9  # share of faces that a person labelled happiness in which AU12 is
 MANIFEST = Path(__file__).parents[1] / "weights_manifest.json"
 
 
-def validation(net: Trainee, data: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds (F, N) and grades (F, coders, N) of the coded images of the validation people."""
-    odds, grades = [], []
+def validation(net: Trainee, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-odds (F, N), grades (F, coders, N) and people (F,) of the coded validation images."""
+    odds, grades, people = [], [], []
     for name in ("faces", "clips"):
         source = Source.load(data, name)
         mine = source.of_split(SPLIT) & source.coded
         odds.append(coded_odds(net.mdhr, source, mine, in_motion=name == "clips"))
         grades.append(source.columns["grades"][mine])
-    return np.concatenate(odds), np.concatenate(grades)
+        people.append(source.columns["person"][mine].astype(str))
+    return np.concatenate(odds), np.concatenate(grades), np.concatenate(people)
 
 
 def smile_limit(net: Trainee, fit: Fit, data: Path) -> float:
@@ -52,6 +60,22 @@ def smile_limit(net: Trainee, fit: Fit, data: Path) -> float:
     mine = faces.of_split(SPLIT) & faces.coded & happy
     odds = coded_odds(net.mdhr, faces, mine, in_motion=False)[:, AUS.index(12)]
     return round(float(np.quantile(fit.score(odds), 1 - SMILES)), 3)
+
+
+def choose_thresholds(fits: list[Fit], odds: np.ndarray, grades: np.ndarray) -> np.ndarray:
+    """(N,) thresholds: the best F1 of each action unit, with few false alarms at rest."""
+    resting = at_rest(grades)
+    scores = np.stack([fit.score(odds[:, i]) for i, fit in enumerate(fits)], axis=1)
+    chosen = np.array(
+        [
+            choose_threshold(scores[:, i], grades[:, :, i], None if au == 25 else resting)
+            for i, au in enumerate(AUS)
+        ]
+    )
+    others = [i for i, au in enumerate(AUS) if au != 25]
+    present = presence(mean_grade(grades))[:, others]
+    chosen[others] = calm_down(chosen[others], scores[:, others], present, resting)
+    return chosen
 
 
 def grade_offsets(net: Trainee) -> np.ndarray:
@@ -89,16 +113,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     net = load_trainee(args.model)
-    odds, grades = validation(net, args.data)
-    fits, chosen = [], {}
-    resting = at_rest(grades)
-    for i, (au, (trace, strong)) in enumerate(zip(AUS, grade_offsets(net), strict=True)):
-        fit = fit_one(odds[:, i], grades[:, :, i], float(trace), float(strong))
-        threshold = choose_threshold(fit.score(odds[:, i]), grades[:, :, i], resting & (au != 25))
-        if au == 12:
-            threshold = min(threshold, smile_limit(net, fit, args.data))
-        fits.append(fit)
-        chosen[au_name(au)] = record(fit, threshold, odds[:, i], grades[:, :, i])
+    odds, grades, people = validation(net, args.data)
+    weights = person_weights(people)
+    fits = [
+        fit_one(odds[:, i], grades[:, :, i], weights, float(trace), float(strong))
+        for i, (trace, strong) in enumerate(grade_offsets(net))
+    ]
+    limits = choose_thresholds(fits, odds, grades)
+    smile = AUS.index(12)
+    limits[smile] = min(limits[smile], smile_limit(net, fits[smile], args.data))
+    chosen = {
+        au_name(au): record(fit, float(limits[i]), odds[:, i], grades[:, :, i])
+        for i, (au, fit) in enumerate(zip(AUS, fits, strict=True))
+    }
     model = net.mdhr
     model.config = dataclasses.replace(
         model.config,
@@ -119,6 +146,7 @@ def enter(manifest: Path, config: MDHRConfig, digest: str, size: int) -> None:
     entries["models"][config.name] |= {
         "aus": list(config.aus),
         "template": config.template,
+        "aligner": config.aligner,
         "sha256": digest,
         "bytes": size,
         "version": config.version,

@@ -42,6 +42,7 @@ CONFIG = MDHRConfig(
     dynamic_channels=128,
     head="logistic",
     source="trained by training/train.py",
+    aligner="mesh",
 )
 SQUEEZED = 32  # channels of a token from which the blendshapes are predicted
 FIRST_OFFSETS = (1.5, -3.0)  # of "a trace or more" and "strong" on the log-odds of "present"

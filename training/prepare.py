@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from crops import PADDING, crop, follow, largest, pad, read_tar
+from crops import PADDING, AnyAligner, crop, follow, largest, pad, read_tar
 from data import (
     AUS,
     RENDERED_AUS,
@@ -34,15 +34,17 @@ from data import (
 )
 from tqdm import tqdm
 
+from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mtcnn import MTCNNAligner
 
 RENDERED_PADDING = 0.15
 RENDERED_STEP = 4  # frames of a rendered sequence resemble each other: one of this number is kept
 Prepared = tuple[list[np.ndarray], list[dict[str, Any]]]  # crops, and one record for each
+ALIGNERS = {"mtcnn": MTCNNAligner, "mesh": MeshAligner}
 SHAPES = 52  # blendshapes of MediaPipe
 
 
-def prepare_faces(shared: Path, aligner: MTCNNAligner) -> Prepared:
+def prepare_faces(shared: Path, aligner: AnyAligner) -> Prepared:
     """Images of faces, with the grades of those that are coded."""
     known = dict(np.load(shared / "data/faces/teacher.npz"))
     grades = read_all_grades(shared, "faces", ["face"])
@@ -68,7 +70,7 @@ def prepare_faces(shared: Path, aligner: MTCNNAligner) -> Prepared:
     return crops, records
 
 
-def prepare_clips(shared: Path, aligner: MTCNNAligner) -> Prepared:
+def prepare_clips(shared: Path, aligner: AnyAligner) -> Prepared:
     """Frames of clips, with the grades of those that are coded."""
     grades = read_all_grades(shared, "frames", ["clip", "frame"])
     splits = load_splits()["clips"]
@@ -95,7 +97,7 @@ def prepare_clips(shared: Path, aligner: MTCNNAligner) -> Prepared:
     return crops, records
 
 
-def prepare_stills(shared: Path, aligner: MTCNNAligner) -> Prepared:
+def prepare_stills(shared: Path, aligner: AnyAligner) -> Prepared:
     """Coded colour images that no network is trained on."""
     grades = read_grades(shared / "data/coded/stills.csv", ["file"])
     crops, records = [], []
@@ -117,7 +119,7 @@ def prepare_stills(shared: Path, aligner: MTCNNAligner) -> Prepared:
     return crops, records
 
 
-def prepare_rendered(shared: Path, aligner: MTCNNAligner) -> Prepared:
+def prepare_rendered(shared: Path, aligner: AnyAligner) -> Prepared:
     """Frames of rendered people with the renderer's intensities in [0, 1]."""
     columns = [AUS.index(au) for au in RENDERED_AUS]
     crops, records = [], []
@@ -175,6 +177,7 @@ def main() -> None:
     )
     parser.add_argument("--shared", type=Path, required=True, help="the folder with data/")
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
+    parser.add_argument("--aligner", default="mtcnn", choices=ALIGNERS)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -182,7 +185,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with np.load(args.shared / "data/faces/teacher.npz") as teacher:
         (args.out / SHAPE_NAMES).write_text("\n".join(teacher["blendshape_names"]) + "\n")
-    aligner = MTCNNAligner()
+    aligner = ALIGNERS[args.aligner]()
     for name in args.parts:
         if (args.out / f"{name}.npz").exists():
             print(f"{name}: there already")

@@ -54,6 +54,9 @@ STUDENT_SHARE = 0.4  # of the student in the mean of its weights and of those be
 EVERY = 50  # steps from one record of the log to the next
 
 
+Sources = dict[str, Source]  # by name; with the crops of one aligner
+
+
 @dataclass(frozen=True)
 class Stage:
     """The settings of a stage.
@@ -102,8 +105,25 @@ def rendered_only(source: Source) -> Source:
     return source
 
 
-def make_shares(sources: dict[str, Source], stage: Stage) -> dict[str, Share]:
-    """The parts of a batch of a stage."""
+def load_sources(folder: Path) -> Sources:
+    """The sources that training uses, with the crops of one aligner."""
+    sources = {name: Source.load(folder, name) for name in ("faces", "clips", "rendered")}
+    rendered_only(sources["rendered"])
+    return sources
+
+
+def make_shares(aligners: Sequence[Sources], stage: Stage) -> dict[str, Share]:
+    """The parts of a batch of a stage; each aligner has an equal part of the crops."""
+    shares = {}
+    for k, sources in enumerate(aligners):
+        counts = {name: (count + k) // len(aligners) for name, count in stage.counts.items()}
+        for name, share in _shares_of(sources, stage, counts).items():
+            shares[f"{name} {k}"] = share
+    return shares
+
+
+def _shares_of(sources: Sources, stage: Stage, counts: dict[str, int]) -> dict[str, Share]:
+    """The parts of a batch with the crops of one aligner."""
     clips, faces, rendered = sources["clips"], sources["faces"], sources["rendered"]
     coded_clips = clips.of_split("train") & clips.coded
     chosen = {
@@ -113,7 +133,7 @@ def make_shares(sources: dict[str, Source], stage: Stage) -> dict[str, Share]:
         "rendered": (rendered, rendered.of_split("train")),
     }
     shares = {}
-    for name, count in stage.counts.items():
+    for name, count in counts.items():
         source, mine = chosen[name]
         sequences = source.sequences(mine, stage.length)
         if stage.length > 1:
@@ -145,7 +165,7 @@ def opinion(
 
 
 def teach(
-    sources: dict[str, Source],
+    aligners: Sequence[Sources],
     networks: Sequence[Trainee],
     weight: float,
     precision: str = "bfloat16",
@@ -157,8 +177,7 @@ def teach(
     """
     for network in networks:
         network.eval()
-    for name in ("faces", "clips"):
-        source = sources[name]
+    for source in [sources[name] for sources in aligners for name in ("faces", "clips")]:
         mine = np.flatnonzero(source.of_split("train"))
         told = opinion(networks, source.crops[mine], precision)
         graded = source.targets[mine]
@@ -251,10 +270,10 @@ def prepare_time(net: Trainee) -> None:
 
 
 def run_stage(
-    net: Trainee, sources: dict[str, Source], stage: Stage, args: argparse.Namespace, name: str
+    net: Trainee, aligners: Sequence[Sources], stage: Stage, args: argparse.Namespace, name: str
 ) -> Trainee:
     """Train one stage; the exponential average of the weights."""
-    shares = make_shares(sources, stage)
+    shares = make_shares(aligners, stage)
     if stage.length > 1:
         prepare_time(net)
     else:
@@ -291,7 +310,9 @@ def run_stage(
             record["seconds"] = round(time.time() - started)
             recent = []
             if (step + 1) % args.validate_every == 0 or step + 1 == steps:
-                record |= summary(average.module, sources, "validation", stage.length > 1)
+                for folder, sources in zip(args.data, aligners, strict=True):
+                    figures = summary(average.module, sources, "validation", stage.length > 1)
+                    record[folder.name] = figures
             log(args.out, record)
     return average.module
 
@@ -322,7 +343,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="what prepare.py wrote")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="what prepare.py wrote, one folder for each aligner",
+    )
     parser.add_argument("--out", type=Path, required=True, help="a folder outside the repository")
     parser.add_argument("--init", type=Path, required=True, help="a network to begin from")
     parser.add_argument("--learn-from", type=Path, nargs="+", default=[], metavar="FILE")
@@ -343,8 +370,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    sources = {name: Source.load(args.data, name) for name in ("faces", "clips", "rendered")}
-    rendered_only(sources["rendered"])
+    aligners = [load_sources(folder) for folder in args.data]
     net = load_trainee(args.init)
     for name in args.stages:
         file = args.out / f"{name}.pt"
@@ -354,8 +380,8 @@ def main() -> None:
         before = copy.deepcopy(net)
         if name == "student":
             others = [load_trainee(path) for path in args.learn_from]
-            teach(sources, [before, *others], args.opinion_weight, args.precision)
-        net = run_stage(net, sources, STAGES[name], args, name)
+            teach(aligners, [before, *others], args.opinion_weight, args.precision)
+        net = run_stage(net, aligners, STAGES[name], args, name)
         if name == "student":
             finish_student(net, before)
         save_trainee(net, file)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
 
 from pyfau.analysis.resting import LEAST_S, resting_rows
 from pyfau.checks import check_choice, is_number
@@ -66,7 +65,7 @@ def measure(result: AURows) -> Baseline:
         raise InputError("calibrate: no face was found in the neutral frames")
     _check_one_person(result, "calibrate on frames of one person")
     raw = result.raw_scores[np.concatenate(list(rows.values()))]
-    levels = expit(np.median(_log_odds(raw), axis=0))
+    levels = _to_scores(np.median(_log_odds(raw), axis=0))
     named = _named(result.aus, levels)
     return Baseline(named, len(raw), result.metadata.get("model_sha256"))
 
@@ -112,9 +111,9 @@ def adjust(
         shift = np.nan_to_num(own_part(level, limits))  # an AU without scores is not moved
         aus = np.flatnonzero(shift)
         own = np.ix_(rows[face_id], aus)
-        scores[own] = np.minimum(raw[own], expit(_log_odds(raw[own]) - shift[aus]))
+        scores[own] = np.minimum(raw[own], _to_scores(_log_odds(raw[own]) - shift[aus]))
         active[own] = scores[own] >= limits[aus].astype(np.float32)
-        higher = np.where(shift > 0, expit(_log_odds(limits) + shift).round(6), limits)
+        higher = np.where(shift > 0, _to_scores(_log_odds(limits) + shift).round(6), limits)
         record["levels"][str(face_id)] = _named(result.aus, level)
         moved[str(face_id)] = dict(zip(result.aus, higher.tolist(), strict=True))
     if mode == "threshold":
@@ -167,7 +166,7 @@ def _quantiles(
             return None
         # "lower" takes a score that occurs: a result that is adjusted again stays the same.
         log_odds = np.quantile(_log_odds(raw[counted]), quantile, axis=0, method="lower")
-        return np.asarray(expit(log_odds))
+        return _to_scores(log_odds)
 
     if per_face:
         found = {face_id: level(own) for face_id, own in rows.items()}
@@ -194,7 +193,7 @@ def _resting(
         shared = np.concatenate([np.empty(0, np.int64), *found.values()])
         found = dict.fromkeys(rows, shared)
     levels = {
-        face_id: np.asarray(expit(np.median(_log_odds(result.raw_scores[at_rest]), axis=0)))
+        face_id: _to_scores(np.median(_log_odds(result.raw_scores[at_rest]), axis=0))
         for face_id, at_rest in found.items()
         if len(at_rest)
     }
@@ -269,4 +268,13 @@ def _check_one_person(result: AURows, advice: str) -> None:
 
 
 def _log_odds(scores: npt.ArrayLike) -> _Array:
+    # Imported here, because it takes 0.2 s: a detector without a baseline does not need it.
+    from scipy.special import logit
+
     return np.asarray(logit(np.clip(np.asarray(scores, np.float64), _EDGE, 1 - _EDGE)))
+
+
+def _to_scores(log_odds: npt.ArrayLike) -> _Array:
+    from scipy.special import expit  # see `_log_odds`
+
+    return np.asarray(expit(log_odds))

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pyfau.choices import AlignerChoice
+from pyfau.commands.options import add_choice
 from pyfau.messages import say
 
 
@@ -30,7 +32,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PAGE.html", help="the page to write"
     )
-    parser.add_argument("--aligner", default="mtcnn", help="face detector (default: mtcnn)")
+    add_choice(
+        parser,
+        "--aligner",
+        AlignerChoice,
+        "face detector of all models; auto: that of each model's config (default: auto)",
+        default="auto",
+    )
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N, mps (default: auto)"
     )

@@ -97,9 +97,9 @@ def _add_list_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--align",
         nargs="?",
-        const="mtcnn",
+        const="auto",
         metavar="ALIGNER",
-        help="the images are raw: find and align the faces (default aligner: mtcnn)",
+        help="the images are raw: find and align the faces (default aligner: auto)",
     )
     group.add_argument(
         "--predictions",

@@ -106,7 +106,7 @@ def _show_model(name: str) -> int:
     entry = read_manifest().get(name)
     facts: dict[str, Any] = {}
     if entry is not None:
-        facts |= entry.record
+        facts |= {**entry.record, "aligner": entry.aligner}
     missing = None
     try:
         facts |= _facts_here(name)
@@ -151,6 +151,7 @@ def _facts_here(name: str) -> dict[str, Any]:
             "backbone": config.backbone,
             "aus": config.aus,
             "version": config.version,
+            "aligner": config.aligner,
             **_facts_of_outputs(config),
             "input size": config.input_size,
             "made of": config.source,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from pyfau.choices import AlignerName, BaselineSource, Engine, Precision, WindowName
+from pyfau.choices import AlignerChoice, BaselineSource, Engine, Precision, WindowName
 from pyfau.errors import InputError, OptionError
 from pyfau.records import parse_json
 
@@ -73,8 +73,9 @@ def _add_face_options(group: argparse._ArgumentGroup) -> None:
     add_choice(
         group,
         "--aligner",
-        AlignerName,
-        "aligner, which finds the faces: mtcnn, fan, mediapipe, aligned, mesh (default: mtcnn)",
+        AlignerChoice,
+        "aligner, which finds the faces: auto (that of the model's config), mtcnn, fan, mediapipe, "
+        "aligned, mesh (default: auto)",
     )
     group.add_argument(
         "--aligner-option",
@@ -217,13 +218,15 @@ def make_limits(args: argparse.Namespace) -> Limits:
     return parse_limits(args.limit or ())
 
 
-def add_choice(group: argparse._ActionsContainer, option: str, kind: Any, text: str) -> None:
+def add_choice(
+    group: argparse._ActionsContainer, option: str, kind: Any, text: str, **more: Any
+) -> None:
     """Add an option whose values the tab key completes.
 
     The detector checks the value, not argparse, so that Python and the command line have one
     message.
     """
-    action = group.add_argument(option, help=text)
+    action = group.add_argument(option, help=text, **more)
     action.completed = get_args(kind)  # type: ignore[attr-defined]
 
 

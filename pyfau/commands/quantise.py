@@ -31,8 +31,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--aligner",
-        default="mtcnn",
-        help="what finds the faces; 'aligned': the images are crops already (default: mtcnn)",
+        default="auto",
+        help="what finds the faces; 'aligned': the images are crops already; auto: the aligner of "
+        "the model's config (default: auto)",
     )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="take one of N frames (default: 1)"

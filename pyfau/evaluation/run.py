@@ -24,7 +24,7 @@ from pyfau.evaluation.lists import FOLDS, IGNORED, FrameList, find_images, read_
 from pyfau.evaluation.metrics import Measures, measure, measure_intensity
 from pyfau.files import is_folder
 from pyfau.limits import LIMITS, Limits
-from pyfau.models.config import MDHRConfig
+from pyfau.models.config import MDHRConfig, network_text
 from pyfau.models.frame_config import FrameConfig
 from pyfau.models.paper import DATA_SETS
 from pyfau.result import AUResult, read_result
@@ -76,7 +76,8 @@ class ListOptions:
         model: Name, directory, .pth file or user/repo; "{fold}" in it stands for the number of the
             fold. Needed unless `rescore`.
         fold: 1, 2 or 3; None for all folds that the model is for.
-        align: Aligner for raw images, such as "mtcnn"; None if the images are aligned.
+        align: Aligner for raw images, such as "mtcnn", or "auto" for that of the model's config;
+            None if the images are aligned.
         rescore: Measure stored scores, without network and images.
         predictions: Folder that keeps the scores, so that an interrupted run can continue.
         threshold: Score that counts as active; "model" for the model's own thresholds.
@@ -480,7 +481,7 @@ def _predict(
     """Score the images of a fold."""
     # The network and what it needs are imported here: --rescore works without them.
     from pyfau.evaluation.protocol import Store, aligned_part, predict
-    from pyfau.faces.aligner import load_aligner
+    from pyfau.faces.aligner import load_aligner, resolve_aligner
     from pyfau.models.devices import resolve_device
     from pyfau.models.windows import CLIP_LENGTH
     from pyfau.weights.store import open_model
@@ -492,6 +493,8 @@ def _predict(
     config: MDHRConfig | FrameConfig = loaded.model.config
     _check_aus(name, config.au_names, frames)
     _check_fold(name, config.name, frames)
+    # A name, because `ListOptions` takes no objects.
+    align = None if options.align is None else str(resolve_aligner(options.align, config))
     # Everything that the scores depend on. A folder with other predictions is refused.
     record = {
         "data": frames.data,
@@ -499,24 +502,24 @@ def _predict(
         "model": config.name,
         "sha256": loaded.sha256,
         # The configuration contains the calibration, which is not in the weights.
-        "config_sha256": hashlib.sha256(config.to_json().encode()).hexdigest(),
+        "config_sha256": hashlib.sha256(network_text(config).encode()).hexdigest(),
         "backbone": config.backbone,
         "aus": list(config.au_names),
         "thresholds": [round(threshold, 6) for threshold in config.thresholds],
         "template": [list(point) for point in config.template],
         "clip_length": CLIP_LENGTH if loaded.model.context else 1,
-        "aligner": options.align,
+        "aligner": align,
     }
     if isinstance(config, FrameConfig):
         record["crop"] = config.crop.kind
-        if options.align is None:
+        if align is None:
             record["part"] = round(aligned_part(config, frames.data), 4)
     predictions = predict(
         loaded.model,
         frames,
         images,
         store=Store(folder, record),
-        aligner=load_aligner(options.align, device) if options.align else None,
+        aligner=None if align is None else load_aligner(align, device),
         batch_size=options.batch_size,
         progress=options.progress,
         limits=options.limits,

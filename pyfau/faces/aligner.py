@@ -12,7 +12,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, runtime_checkable
 
 from pyfau.checks import check_choice, nearest_word
-from pyfau.choices import AlignerName
+from pyfau.choices import AlignerChoice, AlignerName
 from pyfau.errors import OptionError
 from pyfau.types import Face, UInt8Array
 
@@ -78,6 +78,26 @@ _ALIGNERS: dict[AlignerName, tuple[str, str]] = {
     "aligned": ("pyfau.faces.aligned", "AlignedAligner"),
 }
 ALIGNER_NAMES: tuple[AlignerName, ...] = get_args(AlignerName)
+
+
+def resolve_aligner(aligner: str | Aligner, config: Any) -> str | Aligner:
+    """The aligner that a model is used with.
+
+    Args:
+        aligner: "auto" for the aligner that the model's config names; or as of `load_aligner`.
+        config: Of the model.
+
+    Returns:
+        The argument of `load_aligner`.
+
+    Raises:
+        OptionError: No aligner has that name.
+    """
+    if not isinstance(aligner, str):
+        return aligner
+    check_choice(aligner, "aligner", AlignerChoice)
+    named: str = config.aligner
+    return named if aligner == "auto" else aligner
 
 
 def load_aligner(aligner: str | Aligner, device: torch.device, /, **options: Any) -> Aligner:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
+from pyfau.faces.pairs import cheapest_pairs
 from pyfau.types import UInt8Array
 
 # Measured on 33 clips with MTCNN (25 to 30 frames a second): the correlation of one person with the
@@ -91,9 +91,8 @@ def _find_owners(
     # Tracks that changed as well, or that have no face in this frame.
     vacant = [i for i in before if i in changed or i not in now]
     likeness = np.array([[_correlation(now[i], before[j]) for j in vacant] for i in changed])
-    rows, columns = linear_sum_assignment(-likeness)
     owners: dict[int, int | None] = dict.fromkeys(changed)
-    for row, column in zip(rows, columns, strict=True):
+    for row, column in cheapest_pairs(-likeness):
         if likeness[row, column] >= limit:
             owners[changed[row]] = vacant[column]
     return owners

@@ -21,6 +21,7 @@ from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
 from pyfau.faces.mesh_pose import axes_of, pose_along
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
 from pyfau.faces.tracker import LOST_CONFIDENCE
+from pyfau.faces.turns import QUARTERS, roll_of, size_of, turn_box, turn_face_back, turn_image
 from pyfau.packed import can_pack, pack
 from pyfau.records import parse_json
 from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8Array
@@ -41,6 +42,9 @@ _START_LOOKS = 2  # further passes of the network over a face that MTCNN found
 # The network's presence is too high for some scenes without a face. This value is subtracted from
 # its logit, so that the tracker's limit of 0.6 keeps faces and drops such scenes.
 _PRESENCE_SHIFT = 4.0
+# The network misses some faces, mostly blurred ones. MTCNN then locates a face, if its confidence
+# is at least this high.
+_SURE = 0.9
 
 _Matrices = npt.NDArray[np.float64]  # (K, 2, 3) image to crop, continuous coordinates
 _Points = npt.NDArray[np.float64]
@@ -223,7 +227,8 @@ class MeshPoints:
 class MeshAligner:
     """Finds faces with MTCNN and follows them with the landmark network `face-mesh-lite`.
 
-    It follows faces at every roll. Each `Face` has a `mesh`.
+    It follows faces at every roll. Each `Face` has a `mesh`, except where the network sees no face
+    but MTCNN does: such a face is MTCNN's.
 
     Attributes:
         mean_face: As of `MeshPoints`.
@@ -277,17 +282,17 @@ class MeshAligner:
             faces: Faces of this aligner, with or without a `mesh`.
 
         Returns:
-            One face with a `mesh` for each, in the same order. The confidence is low where the
-            face is gone.
+            One face for each, in the same order. The confidence is low where the face is gone. A
+            face that only MTCNN sees has no `mesh`.
         """
         if not len(faces):
             return []
-        rgb = halves_of(rgb)
+        image = halves_of(rgb)
         matrices = np.array([self.points.crop_of(face) for face in faces])
-        looks = self.points.look(rgb, matrices)
+        looks = self.points.look(image, matrices)
         again = np.flatnonzero(_are_off(looks.frame))
         if len(again):
-            second = self.points.look(rgb, _better_crops(matrices[again], looks.frame[again]))
+            second = self.points.look(image, _better_crops(matrices[again], looks.frame[again]))
             are_off = _are_off(second.frame)
             for k, i in enumerate(again):
                 # The second crop can be worse. Then the result of the first one is used.
@@ -296,10 +301,22 @@ class MeshAligner:
         new = np.array([i for i, face in enumerate(faces) if face.mesh is None], dtype=int)
         for _ in range(_START_LOOKS if len(new) else 0):
             crops = [self.points.crop_around(looks.points[i, :POINTS]) for i in new]
-            closer = self.points.look(rgb, np.array(crops))
+            closer = self.points.look(image, np.array(crops))
             for k, i in enumerate(new):
                 looks.replace(int(i), closer, k)
-        return self.points.faces(looks)
+        found = self.points.faces(looks)
+        for i in np.flatnonzero(looks.presence < LOST_CONFIDENCE).tolist():
+            other = self._refine_upright(image.rgb, faces[i])
+            if other.confidence >= _SURE:
+                found[i] = other
+        return found
+
+    def _refine_upright(self, rgb: UInt8Array, face: Face) -> Face:
+        """Locate a face with MTCNN, in the image after the quarter turns that make it upright."""
+        turns = round(roll_of(face.landmarks) / 90) % QUARTERS
+        size = size_of(rgb)
+        box = turn_box(face.box_xyxy, turns, size)
+        return turn_face_back(self._mtcnn.refine(turn_image(rgb, turns), [box])[0], turns, size)
 
 
 def _mesh_of(looks: Looks, k: int) -> FaceMesh:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from pyfau.faces.aligner import Aligner
 from pyfau.faces.boxes import centre, longer_side, overlap, overlap_of_smaller
 from pyfau.faces.halves import Halves, Image, halves_of
+from pyfau.faces.pairs import cheapest_pairs
 from pyfau.faces.stillness import Stillness
 from pyfau.faces.turns import QUARTERS, roll_of, size_of, turn_box, turn_face_back, turn_image
 from pyfau.types import Face, FaceMesh, FloatArray, UInt8Array
@@ -444,8 +444,7 @@ def _match(lost: list[_Track], found: list[Face]) -> list[tuple[_Track, Face]]:
         cost[i] = [_distance(expected, face.box_xyxy) for face in found]
     # Pairs that are too far apart all have the same cost, so that they do not affect the other
     # pairs.
-    rows, columns = linear_sum_assignment(np.where(cost <= _REACH, cost, 2 * _REACH))
-    pairs = zip(rows, columns, strict=True)
+    pairs = cheapest_pairs(np.where(cost <= _REACH, cost, 2 * _REACH))
     return [(lost[i], found[j]) for i, j in pairs if cost[i, j] <= _REACH]
 
 

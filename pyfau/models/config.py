@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pyfau.aus import au_name
+from pyfau.choices import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.errors import ConfigError
 from pyfau.files import read_file, reason_of
 from pyfau.models.protocol import Crop, Licence, Output
@@ -80,6 +81,8 @@ class MDHRConfig:
         source: Where the weights came from, in words.
         grade_offsets: For each AU the constants (trace, strong) that turn a score into an
             intensity, see `pyfau.intensity`; empty: the network has no intensity.
+        aligner: One of `MODEL_ALIGNERS`. The network works best with its crops, and
+            `AUDetector(aligner="auto")` uses it.
     """
 
     name: str
@@ -101,6 +104,7 @@ class MDHRConfig:
     source: str = ""
     network: str = "mdhr"
     grade_offsets: tuple[tuple[float, float], ...] = ()
+    aligner: str = DEFAULT_ALIGNER
 
     def __post_init__(self) -> None:
         for holds, expected, fields in _CHECKS:
@@ -273,6 +277,11 @@ _CHECKS: list[_Check] = [
     ),
     (lambda c: c.head in HEADS, f"unknown head, expected one of {HEADS}", ("head",)),
     (
+        lambda c: c.aligner in MODEL_ALIGNERS,
+        f"aligner must be one of {MODEL_ALIGNERS}",
+        ("aligner",),
+    ),
+    (
         lambda c: all(type(v) is int for v in (c.input_size, c.width, c.dynamic_channels)),
         "input_size, width and dynamic_channels must be whole numbers",
         ("input_size", "width", "dynamic_channels"),
@@ -381,7 +390,22 @@ def _pair(values: Any) -> tuple[int, int]:
 
 def config_text(config: Any) -> str:
     """Text of the config.json of a configuration, a dataclass."""
-    return json.dumps({"format": 1, **dataclasses.asdict(config)}, indent=2) + "\n"
+    return _text_of(dataclasses.asdict(config))
+
+
+def network_text(config: Any) -> str:
+    """Text of the fields of a configuration that the network's outputs depend on, for hashes.
+
+    The aligner is left out. Therefore hashes that were stored before the configuration had this
+    field remain valid.
+    """
+    fields = dataclasses.asdict(config)
+    fields.pop("aligner", None)
+    return _text_of(fields)
+
+
+def _text_of(fields: Mapping[str, Any]) -> str:
+    return json.dumps({"format": 1, **fields}, indent=2) + "\n"
 
 
 def parse_config(text: str, origin: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pyfau.choices import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.errors import ConfigError
 from pyfau.models.config import IMAGENET_MEAN, IMAGENET_STD, config_text, parse_config
 from pyfau.models.protocol import Crop, CropKind, Kind, Licence, Output, Outside, Side
@@ -31,6 +32,7 @@ class FrameConfig:
         std: Of the RGB channels.
         version: Version of the weights.
         source: Where the weights come from, in words.
+        aligner: As of `MDHRConfig`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class FrameConfig:
     std: tuple[float, ...] = IMAGENET_STD
     version: str = "1"
     source: str = ""
+    aligner: str = DEFAULT_ALIGNER
 
     def __post_init__(self) -> None:
         for problem in (*_text_problems(self), *_output_problems(self), *_crop_problems(self)):
@@ -119,6 +122,8 @@ def _text_problems(config: FrameConfig) -> list[str]:
         value = getattr(config.licence, name)
         if not isinstance(value, str) or not value.isprintable():
             problems.append(f"the licence of the {name} must be printable text, got {value!r}")
+    if config.aligner not in MODEL_ALIGNERS:
+        problems.append(f"aligner must be one of {MODEL_ALIGNERS}, got {config.aligner!r}")
     commercial: object = config.licence.commercial
     if not isinstance(commercial, bool):
         problems.append(f"licence.commercial must be a bool, got {commercial!r}")

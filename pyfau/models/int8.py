@@ -23,6 +23,7 @@ from pyfau.errors import InputError, OptionError, WeightsError
 from pyfau.files import cache_path, read_file, replace_file
 from pyfau.limits import LIMITS
 from pyfau.locks import FileLock
+from pyfau.models.config import network_text
 from pyfau.models.engines import EngineFunction, import_onnxruntime, open_quantised, resolve_engine
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.mdhr import MDHR
@@ -95,8 +96,8 @@ def open_int8(
 
 
 def network_hash(model: MDHR | FrameNetwork) -> str:
-    """Hexadecimal sha256 of the configuration and weights of a plain network."""
-    digest = hashlib.sha256(model.config.to_json().encode())
+    """Hexadecimal sha256 of what the outputs of a plain network depend on: config and weights."""
+    digest = hashlib.sha256(network_text(model.config).encode())
     for key, value in model.state_dict().items():
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -107,6 +107,7 @@ def _about(model: str, result: AURows, models: Sequence[str]) -> dict[str, Any]:
         "colour": _colour(model, models),
         "sha256": record.get("model_sha256"),
         "origin": record.get("model_origin"),
+        "aligner": record.get("aligner") or "not stated",
         "crop": record.get("crop") or "template",
         "aus": ", ".join(result.aus),
         "intensity": result.has_intensity,

@@ -165,6 +165,7 @@ class AUServer:
         return JSONResponse(
             {
                 "model": detector.model.config.name,
+                "aligner": detector.settings()["aligner"],
                 "aus": [
                     {
                         "au": au,

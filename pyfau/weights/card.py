@@ -77,8 +77,9 @@ surer the model is that the AU is present. It is **not** an intensity, and {cali
 Regions: {_regions(config)}.
 
 ## What goes in
-Face crops of {config.input_size} x {config.input_size} pixels, RGB, which pyfau makes. The
-landmarks are at these positions, in fractions of the crop. Pixels in [0, 1] are normalised with
+Face crops of {config.input_size} x {config.input_size} pixels, RGB, which pyfau makes with the
+aligner `{config.aligner}`, unless the user selects another one. The landmarks are at these
+positions, in fractions of the crop. Pixels in [0, 1] are normalised with
 the mean {", ".join(f"{m:g}" for m in config.mean)} and the standard deviation
 {", ".join(f"{s:g}" for s in config.std)}.
 

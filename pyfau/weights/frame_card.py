@@ -49,6 +49,7 @@ at or above its threshold is active.
 
 Face crops of {config.input_size} x {config.input_size} pixels, RGB. Mean {mean}, standard deviation
 {std}, for pixels in [0, 1]. Crop: {describe_crop(config.crop)}
+Default aligner: `{config.aligner}`.
 
 ## Licence and data
 

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pyfau.choices import DEFAULT_ALIGNER, MODEL_ALIGNERS
 from pyfau.errors import WeightsError
 from pyfau.records import parse_json
 
@@ -54,7 +55,16 @@ class ManifestEntry:
         """One line for people."""
         fold = f", fold {self.record['fold']}" if "fold" in self.record else ""
         count = len(self.record["aus"])
-        return f"{self.record['backbone']} on {self.record['data']}{fold}, {count} AUs"
+        return (
+            f"{self.record['backbone']} on {self.record['data']}{fold}, {count} AUs, "
+            f"aligner {self.aligner}"
+        )
+
+    @property
+    def aligner(self) -> str:
+        """The aligner of `AUDetector(aligner="auto")`, as the config of the model names it."""
+        named: str = self.record.get("aligner", DEFAULT_ALIGNER)
+        return named
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,7 @@ _COMMON = {
 _OPTIONAL = {
     "fold": _whole(1, 100),
     "version": _TEXT,
+    "aligner": _Rule(lambda v: v in MODEL_ALIGNERS, f"one of {MODEL_ALIGNERS}"),
     # Networks with a crop of another kind have none.
     "template": _Rule(_is_template, "five points [x, y] with coordinates in (0, 1)"),
     "reported_metrics": _Rule(_are_metrics, "a protocol in words, numbers, and numbers by name"),

@@ -112,6 +112,7 @@ def make_entry(
         "backbone": config.backbone,
         "aus": list(config.aus),
         "template": [list(point) for point in config.template],
+        "aligner": config.aligner,
         "repo": repo,
         "revision": commit,
         "file": WEIGHTS_FILE,

@@ -17,10 +17,11 @@ import torch
 from safetensors import SafetensorError
 
 from pyfau.errors import MediaError, OptionError, WeightsError
-from pyfau.faces.aligner import Aligner, load_aligner
+from pyfau.faces.aligner import Aligner, load_aligner, resolve_aligner
 from pyfau.faces.crop import crop_face
 from pyfau.faces.crop_rules import cut_face
 from pyfau.faces.fitted_boxes import detector_to_fit
+from pyfau.faces.tracker import LOST_CONFIDENCE
 from pyfau.files import read_text, reason_of
 from pyfau.limits import LIMITS
 from pyfau.media.readers import read_frames
@@ -82,7 +83,7 @@ def quantise_model(
     frames: str | Path,
     folder: Path,
     *,
-    aligner: str = "mtcnn",
+    aligner: str = "auto",
     every: int = 1,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -94,7 +95,8 @@ def quantise_model(
         frames: Images with faces of different people: a folder, a video, an image, or a text file
             with one path a line. Every second crop calibrates, the others measure.
         folder: New or empty directory. It appears complete, or not at all.
-        aligner: What finds the faces; "aligned" for images that are aligned crops already.
+        aligner: What finds the faces: "auto" for the aligner of the model's config; "aligned" for
+            images that are aligned crops already.
         every: Take one of this number of frames: neighbouring frames of a video are alike.
         revision: Commit, tag or branch of a Hub repository.
         local_files_only: Do not contact the Hub.
@@ -146,6 +148,7 @@ def _new_folder(folder: Path) -> Any:
 def _crops(model: MDHR | FrameNetwork, source: str | Path, aligner: str, every: int) -> UInt8Array:
     """Crops (F, S, S, 3) of all faces in some frames, at most `MOST_CROPS`."""
     config: Any = model.config
+    aligner = str(resolve_aligner(aligner, config))
     if aligner == "aligned" and not config.template:
         raise OptionError(f"aligner 'aligned' is for models with a template, got {config.name}")
     options: dict[str, Any] = {"template": config.template} if aligner == "aligned" else {}
@@ -156,12 +159,21 @@ def _crops(model: MDHR | FrameNetwork, source: str | Path, aligner: str, every: 
         for frame in reader:
             if frame.index % every:
                 continue
-            crops += [cut(frame.rgb, face) for face in finder.detect(frame.rgb)]
+            crops += [cut(frame.rgb, face) for face in _find_faces(finder, frame.rgb)]
             if len(crops) >= MOST_CROPS:
                 break
     if len(crops) < FEWEST_CROPS:
         raise MediaError(f"{source} shows {len(crops)} faces, expected at least {FEWEST_CROPS}")
     return np.stack(crops[:MOST_CROPS])
+
+
+def _find_faces(finder: Aligner, rgb: UInt8Array) -> list[Face]:
+    """The faces of an image, as the tracker gets them from the aligner."""
+    found = finder.detect(rgb)
+    follow: Callable[..., list[Face]] | None = getattr(finder, "follow", None)
+    if follow is None:
+        return found
+    return [face for face in follow(rgb, found) if face.confidence >= LOST_CONFIDENCE]
 
 
 def _cutter(config: Any, finder: Aligner) -> Callable[[UInt8Array, Face], UInt8Array]:

@@ -155,7 +155,7 @@ def test_a_video_becomes_a_table_and_its_metadata(clip: Path, tmp_path: Path, ca
     assert record["complete"] is True
     assert record["pyfau_version"] == __version__
     assert (record["model"], record["model_sha256"]) == ("mdhr-lite", LITE["sha256"])
-    assert (record["aligner"], record["window"]) == ("mtcnn", "continuous")
+    assert (record["aligner"], record["window"]) == (LITE["aligner"], "continuous")
     assert record["fps"] == pytest.approx(FPS, abs=1e-9)
     assert record["source"] == str(clip)
     assert list(record["thresholds"]) == AUS
@@ -662,7 +662,7 @@ def test_nonsense_thresholds(
         (
             "--aligner",
             "haar",
-            "unknown aligner 'haar': expected one of mtcnn, fan, mediapipe, aligned",
+            "unknown aligner 'haar': expected one of auto, mtcnn, fan, mediapipe, aligned",
         ),
         ("--device", "abacus", "unknown device 'abacus': expected auto, cpu, cuda, cuda:N, mps"),
         ("--device", "cuda:99", "'cuda:99' is not available"),
@@ -934,7 +934,9 @@ def test_models_lists_the_manifest(capsys: Any) -> None:
         "on",
         "pyfau-lite,",
         str(len(AUS)),
-        "AUs",
+        "AUs,",
+        "aligner",
+        LITE["aligner"],
     ]
 
 

@@ -480,6 +480,12 @@ def test_another_model_is_not_mixed_in(
     assert "holds other predictions (config_sha256 " in capsys.readouterr().err
     assert run(bp4d, models["bp4d"], kept, "--fold", 1, "--align") == 1
     assert "aligner None, now 'mtcnn'" in capsys.readouterr().err
+    other = dataclasses.replace(load_model(models["bp4d"]).config, aligner="mesh")
+    shutil.copytree(models["bp4d"], tmp_path / "meshed")
+    (tmp_path / "meshed" / "config.json").write_text(other.to_json())
+    assert run(bp4d, tmp_path / "meshed", kept, "--fold", 1) == 0, "of aligned images"
+    assert run(bp4d, tmp_path / "meshed", kept, "--fold", 1, "--align") == 1
+    assert "(aligner None, now 'mesh')" in capsys.readouterr().err
 
 
 def test_a_image_that_was_missing_is_scored_when_it_is_there(

@@ -14,6 +14,7 @@ from pyfau import AUDetector
 from pyfau.cli import main
 from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mesh_pose import mesh_pose
+from pyfau.faces.mtcnn import MTCNNAligner
 from pyfau.faces.pose import angles_of
 from pyfau.faces.stillness import Stillness
 from pyfau.faces.tracker import FaceTracker
@@ -22,6 +23,7 @@ from pyfau.media.images import read_image
 from pyfau.media.readers import read_video
 from pyfau.types import Face, FaceMesh, FloatArray, UInt8Array
 
+BLUR = 17.0  # pixels; the landmark network sees no face in the portrait then, but MTCNN does
 ASSET = Path(__file__).parents[2] / "pyfau" / "assets" / "face-mesh-lite"
 
 
@@ -131,6 +133,43 @@ def test_no_face(aligner: MeshAligner, portrait: UInt8Array, media: Path) -> Non
     assert aligner.follow(np.zeros((40, 60, 3), np.uint8), [face])[0].confidence < 0.6
     assert aligner.follow(portrait, []) == []
     assert aligner.refine(portrait, []) == []
+
+
+@pytest.mark.parametrize("turns", range(QUARTERS))
+def test_mtcnn_follows_a_face_that_only_it_sees(
+    aligner: MeshAligner, portrait: UInt8Array, turns: int
+) -> None:
+    sharp = turn_image(portrait, turns)
+    blurred = np.asarray(cv2.GaussianBlur(sharp, (0, 0), BLUR), np.uint8)
+    tracker, mtcnn = FaceTracker(aligner), FaceTracker(MTCNNAligner())
+    for _ in range(3):
+        [tracked] = tracker.update(blurred).faces
+        assert (
+            aligner.points.look(blurred, aligner.points.crop_of(tracked.face)[None]).presence < 0.6
+        )
+        assert tracked.face_id == 0
+        assert tracked.face.mesh is None
+        assert tracked.face.confidence >= 0.9
+        [expected] = mtcnn.update(blurred).faces
+        side = np.ptp(expected.face.box_xyxy[::2])
+        assert np.abs(tracked.face.landmarks - expected.face.landmarks).max() < 0.02 * side
+    [tracked] = tracker.update(sharp).faces
+    assert tracked.face_id == 0
+    assert tracked.face.mesh is not None
+    [tracked] = tracker.update(blurred).faces
+    assert tracked.face_id == 0
+    assert tracked.face.mesh is None
+    assert tracker.update(np.zeros_like(blurred)).faces == []
+
+
+def test_a_face_without_a_mesh_has_empty_points(portrait: UInt8Array) -> None:
+    detector = AUDetector(device="cpu", aligner="mesh", landmarks=True)
+    blurred = np.asarray(cv2.GaussianBlur(portrait, (0, 0), BLUR), np.uint8)
+    rows = detector.detect_frames([portrait, blurred], fps=25)
+    assert [row.face_id for row in rows] == [0, 0]
+    assert np.isfinite([row.scores for row in rows]).all()
+    is_empty = [bool(np.isnan(row.mesh.points).all()) for row in rows if row.mesh is not None]
+    assert is_empty == [False, True]
 
 
 def test_a_face_at_the_border(

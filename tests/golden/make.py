@@ -42,9 +42,9 @@ def network_scores(model: MDHR) -> np.ndarray:
         return model.relate(model.encode(x).unflatten(1, FRAMES))[0].numpy()
 
 
-def portrait_scores() -> np.ndarray:
+def portrait_scores(aligner: str) -> np.ndarray:
     """(15, N) of every fifth frame of the demo's clip, through the whole of pyfau."""
-    result = AUDetector(device="cpu").detect_frames(demo_frames(), fps=25)
+    result = AUDetector(device="cpu", aligner=aligner).detect_frames(demo_frames(), fps=25)
     return result.to_dataframe()[list(result.aus)].to_numpy()[::5]
 
 
@@ -57,7 +57,8 @@ def golden() -> dict[str, Any]:
         "sha256": loaded.sha256,
         "aus": list(loaded.model.config.au_names),
         "network": np.round(network_scores(loaded.model), 6).tolist(),
-        "portrait": np.round(portrait_scores(), 4).tolist(),
+        "portrait": np.round(portrait_scores("mtcnn"), 4).tolist(),
+        "portrait_mesh": np.round(portrait_scores("mesh"), 4).tolist(),
     }
 
 

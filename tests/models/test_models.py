@@ -457,7 +457,7 @@ def test_config_json_round_trip(config: MDHRConfig, tmp_path: Any) -> None:
 
 def test_fields_with_defaults_may_be_left_out() -> None:
     record = record_of(tiny_config())
-    for name in ("mean", "std", "version", "source", "network"):
+    for name in ("mean", "std", "version", "source", "network", "aligner"):
         del record[name]
     assert MDHRConfig.from_json(json.dumps(record)) == tiny_config()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pyfau.errors import InputError, OptionError
 from pyfau.evaluation.compare import compare_models
 from pyfau.report.agreement import agreement, align_models, summarize_agreement
 from pyfau.report.comparison import write_comparison
+from pyfau.weights.manifest import read_manifest
 from pyfau.weights.networks import NETWORKS, single_frame
 
 BOX = np.array([10, 10, 50, 50], np.float32)
@@ -135,6 +137,8 @@ def test_the_command(
     assert "mdhr-lite, toy-mean-noise" in capsys.readouterr().out
     text = page.read_text()
     assert "toy-mean-noise (occurrence)" in text
+    aligners = [read_manifest()["mdhr-lite"].aligner, "mtcnn"]
+    assert re.findall(r'<td class="left">(mtcnn|mesh)</td>', text) == aligners
     assert "<td>1</td>" in text  # the table is there for a single frame
     assert main(["compare", clip, "--models", "mdhr-lite", "-o", str(page)]) == 1
     assert "at least 2 models" in capsys.readouterr().err

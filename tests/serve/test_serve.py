@@ -125,6 +125,7 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
 def test_settings_are_those_of_the_detector(client: TestClient, detector: AUDetector) -> None:
     settings = client.get("/settings").json()
     assert settings["model"] == "mdhr-lite"
+    assert settings["aligner"] == detector.settings()["aligner"]
     assert [entry["au"] for entry in settings["aus"]] == list(detector.aus)
     assert [entry["threshold"] for entry in settings["aus"]] == pytest.approx(
         detector.thresholds, abs=1e-4

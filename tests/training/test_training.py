@@ -55,8 +55,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = [f"other{i}{side}" for i in range(26) for side in ("Left", "Right")]
     (folder / "blendshapes.txt").write_text("\n".join([*channels, *other][:52]))
     emotion = np.tile(["neutral", "happiness"], 18)
-    write(folder, "faces", np.repeat(splits, 12), emotion=emotion)
-    frames = {"clip": np.repeat(["a", "b", "c"], 24), "frame": np.tile(np.arange(24), 3)}
+    people = np.array([f"person {i}" for i in range(36)])
+    write(folder, "faces", np.repeat(splits, 12), emotion=emotion, person=people)
+    clip = np.repeat(["a", "b", "c"], 24)
+    frames = {"clip": clip, "frame": np.tile(np.arange(24), 3), "person": clip}
     write(folder, "clips", np.repeat(splits, 24), **frames)
     write(folder, "rendered", np.repeat("train", 16), **{k: v[:16] for k, v in frames.items()})
     images = np.array([f"canada_{i:04d}.jpg" for i in (0, 1, 2, 20, 21, 22)])
@@ -79,7 +81,7 @@ def test_train_export_evaluate(prepared: Path, tmp_path: Path) -> None:
     from data import AUS
 
     out = tmp_path / "run"
-    train = ("train.py", "--data", prepared, "--init", BUNDLED, "--out", out, *STEPS)
+    train = ("train.py", "--data", prepared, prepared, "--init", BUNDLED, "--out", out, *STEPS)
     run(*train)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in log] == [
@@ -119,6 +121,7 @@ def test_train_export_evaluate(prepared: Path, tmp_path: Path) -> None:
         assert config.calibration[i] == pytest.approx((chosen[au]["slope"], chosen[au]["offset"]))
         assert config.grade_offsets[i] == pytest.approx((chosen[au]["trace"], chosen[au]["strong"]))
     entry = json.loads(manifest.read_text())["models"]["mdhr-lite"]
+    assert entry["aligner"] == config.aligner
     assert entry["bytes"] == (folder / "model.safetensors").stat().st_size
     blank = detector.detect_image(np.zeros((64, 64, 3), np.uint8))
     assert blank.metadata["model_sha256"] == entry["sha256"]
@@ -278,7 +281,7 @@ def test_an_opinion_fills_what_nobody_graded(prepared: Path) -> None:
     before = sources["faces"].targets.copy()
     before[0] = sources["faces"].targets[0] = np.nan
     told = opinion([net], sources["faces"].crops[:12])
-    teach(sources, [net], 0.25)
+    teach([sources], [net], 0.25)
     after = sources["faces"].targets
     np.testing.assert_allclose(after[0], told[0], atol=1e-2)
     known = ~np.isnan(before[1:12])
@@ -294,7 +297,21 @@ def test_a_fit_finds_the_scale_of_the_scores(rng: np.random.Generator) -> None:
     odds = rng.normal(0, 3, 4000)
     latent = 1.4 * odds - 0.8 + rng.logistic(size=4000)
     grades = np.where(latent > 0, 1.0, 0.0)[:, None]
-    assert fit_presence(odds, grades) == pytest.approx((1.4, -0.8), abs=0.12)
+    assert fit_presence(odds, grades, np.ones(4000)) == pytest.approx((1.4, -0.8), abs=0.12)
+
+
+def test_many_images_of_one_person_do_not_outweigh_others() -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from calibration import fit_presence, person_weights
+
+    weights = person_weights(np.array(["a", "b", "b", "b", "b"]))
+    np.testing.assert_allclose(weights, [1, 0.5, 0.5, 0.5, 0.5])
+    odds = np.repeat([2.0, 2.0], 100)
+    grades = np.repeat([0.0, 1.0], 100)[:, None]
+    one_person = np.where(grades[:, 0] > 0, 0.1, 1.0)
+    _, equal = fit_presence(odds, grades, np.ones(200))
+    _, fewer = fit_presence(odds, grades, one_person)
+    assert fewer < equal - 1
 
 
 def test_a_fit_finds_the_steps_between_levels(rng: np.random.Generator) -> None:
@@ -304,15 +321,16 @@ def test_a_fit_finds_the_steps_between_levels(rng: np.random.Generator) -> None:
     log_odds = rng.normal(0, 3, 4000)
     latent = log_odds[:, None] + rng.logistic(size=(4000, 2))
     grades = np.select([latent > 3.0, latent > 0.0, latent > -1.5], [2.0, 1.0, 0.5], 0.0)
-    assert fit_step(log_odds, grades, 0.5, 1.0) == pytest.approx(1.5, abs=0.2)
-    assert fit_step(log_odds, grades, 2.0, -2.5) == pytest.approx(-3.0, abs=0.3)
+    weights = np.ones(4000)
+    assert fit_step(log_odds, grades, weights, 0.5, 1.0) == pytest.approx(1.5, abs=0.2)
+    assert fit_step(log_odds, grades, weights, 2.0, -2.5) == pytest.approx(-3.0, abs=0.3)
 
 
 def test_a_rare_unit_keeps_the_scale_of_training() -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from calibration import fit_one
 
-    fit = fit_one(np.full(5, -20.0), np.zeros((5, 2)), 1.0, -2.5)
+    fit = fit_one(np.full(5, -20.0), np.zeros((5, 2)), np.ones(5), 1.0, -2.5)
     assert (fit.slope, fit.offset) == pytest.approx((1.0, 0.0), abs=0.02)
     assert (fit.trace, fit.strong) == pytest.approx((1.0, -2.5), abs=0.02)
 
@@ -330,6 +348,37 @@ def test_a_threshold_has_the_best_f1_and_few_false_alarms(rng: np.random.Generat
     assert choose_threshold(scores, grades, present) > 0.9  # as if they were faces at rest
     noisy = np.where(present, scores, rng.uniform(0.0, 0.8, 1000))
     assert (noisy[~present] >= choose_threshold(noisy, grades, nobody)).mean() <= MOST_FALSE_ALARMS
+
+
+def test_false_alarms_of_lips_apart_are_not_limited(rng: np.random.Generator) -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from calibration import choose_threshold
+
+    present = rng.random(1000) < 0.7
+    scores = np.where(present, rng.uniform(0.3, 1.0, 1000), rng.uniform(0.0, 0.6, 1000))
+    grades = present.astype(float)[:, None]
+    limited = choose_threshold(scores, grades, np.zeros(1000, bool))
+    assert choose_threshold(scores, grades, None) < limited - 0.1
+
+
+def test_thresholds_rise_until_faces_at_rest_are_calm() -> None:
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
+    from calibration import MOST_ANY_AT_REST, calm_down
+
+    scores = np.zeros((100, 2))
+    scores[:4, 0] = 0.6
+    scores[4:8, 1] = 0.55
+    scores[50:, :] = 0.9  # present
+    scores[50:60, 0] = 0.61  # the first unit would lose much
+    resting = np.arange(100) < 50
+    present = np.where(resting, 0.0, 1.0)[:, None].repeat(2, axis=1)
+    start = np.array([0.5, 0.5])
+    calm = calm_down(start, scores, present, resting)
+    alarms = (scores[resting] >= calm).any(axis=1).mean()
+    assert alarms <= MOST_ANY_AT_REST
+    assert calm[1] > 0.55
+    quiet = np.array([0.7, 0.7])
+    np.testing.assert_array_equal(calm_down(quiet, scores, present, resting), quiet)
 
 
 def test_contradictions_are_counted() -> None:

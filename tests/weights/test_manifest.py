@@ -102,6 +102,7 @@ def test_entries_agree_with_the_networks_they_name(name: str) -> None:
         assert record["data"] in DATA_SETS
     assert list(config.aus) == record["aus"]
     assert [list(point) for point in config.template] == record["template"]
+    assert config.aligner == read_manifest()[name].aligner
     metrics = record["reported_metrics"]
     assert metrics["protocol"]
     if "f1" in metrics:
@@ -122,6 +123,7 @@ def check_other_network(name: str, record: dict[str, Any]) -> None:
     assert record["aus"] == list(dict.fromkeys(config.aus))
     template = [list(point) for point in config.template]
     assert np.allclose(record.get("template", []), template, atol=1e-6)
+    assert config.aligner == read_manifest()[name].aligner
     assert record["sha256"] == record.get("revision", "") == ""
     assert record["source"].endswith((".", "checked", "own", "yet"))
 
@@ -132,6 +134,7 @@ BAD = {
     "status": ["published", "", None, ["hub"]],
     "network": ["", "MDHR", "a" * 41, "../mdhr", 3, "mdhr\n"],
     "aus": [[], [0], [1, 1], [1.5], "1 2", list(range(1, 70)), [True], [[]]],
+    "aligner": ["", "fan", "auto", None, ["mtcnn"]],
     "template": [
         [],
         [[0.5, 0.5]] * 4,
@@ -208,7 +211,7 @@ def test_fields_that_are_refused(field: str) -> None:
 def test_every_field_that_is_needed_is_missed(kind: str) -> None:
     record = EVERY[kind]
     assert schema_accepts(one(record))
-    optional = {"fold", "reported_metrics", "template"}
+    optional = {"aligner", "fold", "reported_metrics", "template"}
     for field in record:
         manifest = one({k: v for k, v in record.items() if k != field})
         assert schema_accepts(manifest) == we_accept(manifest) == (field in optional), field

@@ -354,7 +354,7 @@ async function open() {
     complain(GONE);
     return;
   }
-  element.model.textContent = `model ${settings.model}`;
+  element.model.textContent = `model ${settings.model}, aligner ${settings.aligner}`;
   element.privacy.textContent = settings.local
     ? "Nothing leaves this machine: images go from this page to the pyfau server on it and nowhere else, and nothing is kept."
     : `Images go from this page over the network, unencrypted, to the pyfau server at ${location.host} and nowhere else. It keeps nothing.`;
