@@ -114,11 +114,8 @@ class _Ahead(Iterator[Frame]):
                 self._thread.start()
             self._changed.wait_for(lambda: self._queue or self._ended or self._stopped)
             if self._queue:
-                frame = self._queue.popleft()
-                # Not for every frame: two threads that wait for each other in turn take longer.
-                if len(self._queue) <= self._depth // 2:
-                    self._changed.notify_all()
-                return frame
+                self._changed.notify_all()
+                return self._queue.popleft()
             error, self._error = self._error, None
         raise StopIteration if error is None else error
 
