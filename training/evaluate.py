@@ -1,4 +1,4 @@
-r"""Step 4: agreement with the coders on people outside the training set.
+r"""Step 5: agreement with the coders on people outside the training set.
 
     python training/evaluate.py --data ../runs/data --model pyfau/assets/mdhr-lite \
         --out ../runs/lite/report.json

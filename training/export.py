@@ -1,4 +1,4 @@
-"""Step 3: calibrate on validation, and write the bundled model.
+"""Step 4: calibrate on validation, and write the bundled model.
 
     python training/export.py --data ../runs/data --model ../runs/lite/student.pt \
         --out pyfau/assets/mdhr-lite

@@ -290,6 +290,23 @@ def test_an_opinion_fills_what_nobody_graded(prepared: Path) -> None:
     np.testing.assert_array_equal(after[12:], before[12:])  # of people who are not trained on
 
 
+def test_a_mean_of_weights_lies_between_the_networks() -> None:
+    from mean import mean_of
+    from network import Trainee
+    from train import NEIGHBOUR
+
+    torch.manual_seed(1)
+    one, two = Trainee(), Trainee()
+    name = "mdhr.backbone.stem.weight"
+    expected = 0.75 * one.state_dict()[name] + 0.25 * two.state_dict()[name]
+    mean = mean_of([one, two], [3.0, 1.0])
+    torch.testing.assert_close(mean.state_dict()[name], expected)
+    weight = mean.mdhr.temporal.weight
+    middle = len(weight) // 2
+    expected = NEIGHBOUR / (1 - 2 * NEIGHBOUR) * weight[middle]
+    torch.testing.assert_close(weight[middle - 1], expected)
+
+
 def test_a_fit_finds_the_scale_of_the_scores(rng: np.random.Generator) -> None:
     pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from calibration import fit_presence
