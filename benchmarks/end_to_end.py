@@ -77,6 +77,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of each step, as `pyfau detect --threads`; the three steps of pyfau run in parallel",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, help="of the clip, 472 by default")
     parser.add_argument(
@@ -94,8 +100,8 @@ def main() -> None:
 
     from pyfau import AUDetector
 
-    torch.set_num_threads(args.cores)
-    cv2.setNumThreads(args.cores)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
     detector = AUDetector(
         device="cpu", aligner=args.aligner, precision=args.precision, engine=args.engine
     )

@@ -24,6 +24,7 @@ from pyfau.faces.aligner import Aligner
 from pyfau.faces.appearance import Appearance
 from pyfau.faces.crop_rules import cut_face
 from pyfau.faces.fitted_boxes import detector_to_fit
+from pyfau.faces.halves import Halves
 from pyfau.faces.measures import cut_view, measure_faces, trusted_confidence
 from pyfau.faces.mesh import MeshCrop, MeshPoints
 from pyfau.faces.people import People
@@ -319,10 +320,11 @@ class Pipeline:
                 self._appearance.reset()
         self._shape = frame.rgb.shape
         self._pass_hole(frame.index)
-        update = self._tracker.update(frame.rgb)
+        image = Halves(frame.rgb)
+        update = self._tracker.update(image)
         config = self._model.config
         crops = [
-            cut_face(frame.rgb, tracked.face, config.crop, config.input_size, self._fit_box)
+            cut_face(image, tracked.face, config.crop, config.input_size, self._fit_box)
             for tracked in update.faces
         ]
         self._separate_people(frame.rgb, update, crops, frame.time_s)
@@ -336,17 +338,17 @@ class Pipeline:
             run.crops.append(len(self._batch.crops))
             self._batch.crops.append(crop)
             if self._options.measures:
-                view = cut_view(frame.rgb, slot.tracked.face)
+                view = cut_view(image, slot.tracked.face)
                 size = (frame.rgb.shape[1], frame.rgb.shape[0])
                 self._batch.unmeasured.append(_Unmeasured(slot, view, size))
-            self._take_points(frame.rgb, slot)
+            self._take_points(image, slot)
         if self._keep:
             self._batch.held_bytes += frame.rgb.nbytes
         else:
             frame = Frame(frame.index, frame.time_s, _NO_IMAGE, frame.file)
         self._batch.opened.append(_Open(frame, slots))
 
-    def _take_points(self, rgb: UInt8Array, slot: _Slot) -> None:
+    def _take_points(self, rgb: Halves, slot: _Slot) -> None:
         """Take the landmarks of the aligner, or keep the crop in which `score` locates them."""
         if self._options.points is None:
             return

@@ -38,7 +38,8 @@ class Aligner(Protocol):
 
     An aligner may have a method `follow(rgb, faces)`. It locates faces that `detect` has found, or
     that it returned for an earlier frame, at every roll. The tracker then calls it instead of
-    `refine`.
+    `refine`. With the attribute `shares_halves = True`, the method gets `pyfau.faces.halves.Halves`
+    instead of the array.
     """
 
     def detect(self, rgb: UInt8Array) -> list[Face]:

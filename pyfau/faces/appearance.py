@@ -72,7 +72,7 @@ class Appearance:
         self._last = dict(now)
         self._last_s = time_s
         compared = [i for i in now if i in before and i not in trusted]
-        changed = [i for i in compared if _correlation(now[i], before[i]) < limit]
+        changed = [i for i in compared if not _are_alike(now[i], before[i], limit)]
         if not changed:
             return {}
         owners = _find_owners(changed, before, now, limit)
@@ -100,8 +100,17 @@ def _find_owners(
 
 def _describe(crop: UInt8Array) -> _Grey:
     """The crop as a small grey image."""
-    small = cv2.resize(crop, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _are_alike(a: _Grey, b: _Grey, limit: float) -> bool:
+    """Whether `_correlation` reaches a limit. In most frames it does without a shift."""
+    first, second = (x[_SHIFT:-_SHIFT, _SHIFT:-_SHIFT] for x in (a, b))
+    first, second = first - first.mean(), second - second.mean()
+    length = math.sqrt(float(np.vdot(first, first)) * float(np.vdot(second, second)))
+    is_alike = length > 0 and float(np.vdot(first, second)) >= limit * length
+    return is_alike or _correlation(a, b) >= limit
 
 
 def _correlation(a: _Grey, b: _Grey) -> float:

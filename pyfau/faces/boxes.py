@@ -8,6 +8,7 @@ import numpy.typing as npt
 from pyfau.types import FloatArray
 
 Box = FloatArray | npt.NDArray[np.float64]
+_LEAST_AREA = 1e-9
 
 
 def centre(box: Box) -> npt.NDArray[np.float64]:
@@ -17,24 +18,31 @@ def centre(box: Box) -> npt.NDArray[np.float64]:
 
 def longer_side(box: Box) -> float:
     """The larger of width and height; never 0."""
-    return max(1e-6, float(np.max(box[2:] - box[:2])))
+    left, top, right, bottom = box.tolist()
+    return max(1e-6, float(max(right - left, bottom - top)))
 
 
 def overlap(a: Box, b: Box) -> float:
     """Intersection over union, in [0, 1]."""
     shared = _shared_area(a, b)
-    return shared / max(1e-9, _area(a) + _area(b) - shared)
+    joined = _area(a) + _area(b) - shared
+    return shared / joined if joined > _LEAST_AREA else 0.0  # also for NaN
 
 
 def overlap_of_smaller(a: Box, b: Box) -> float:
     """Share of the smaller box that the other covers, in [0, 1]."""
-    return _shared_area(a, b) / max(1e-9, min(_area(a), _area(b)))
+    smaller = min(_area(a), _area(b))
+    return _shared_area(a, b) / smaller if smaller > _LEAST_AREA else 0.0
 
 
 def _area(box: Box) -> float:
-    return float(np.prod(np.maximum(box[2:] - box[:2], 0), dtype=np.float64))
+    left, top, right, bottom = box.tolist()
+    return float(max(right - left, 0.0) * max(bottom - top, 0.0))
 
 
 def _shared_area(a: Box, b: Box) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    return float(np.prod(np.maximum(high - low, 0), dtype=np.float64))
+    left, top, right, bottom = a.tolist()
+    other_left, other_top, other_right, other_bottom = b.tolist()
+    width = min(right, other_right) - max(left, other_left)
+    height = min(bottom, other_bottom) - max(top, other_top)
+    return float(max(width, 0.0) * max(height, 0.0))

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau.errors import InputError
-from pyfau.faces.crop import crop_face, warp
+from pyfau.faces.crop import crop_face, cut
 from pyfau.faces.fitted_boxes import box_of
+from pyfau.faces.halves import Image, halves_of
 from pyfau.types import Face, FloatArray, UInt8Array
 
 
@@ -43,13 +44,11 @@ class CropRule(Protocol):
         """How pixels outside the image are filled, for "box": "black" or "mirror"."""
 
 
-def cut_face(
-    rgb: UInt8Array, face: Face, rule: CropRule, size: int, fit_box: str = ""
-) -> UInt8Array:
+def cut_face(rgb: Image, face: Face, rule: CropRule, size: int, fit_box: str = "") -> UInt8Array:
     """Cut out a face.
 
     Args:
-        rgb: (H, W, 3) uint8, RGB.
+        rgb: (H, W, 3) uint8, RGB, or its `Halves`.
         face: The face in this image.
         rule: How to cut it out.
         size: Side of the crop in pixels.
@@ -67,7 +66,7 @@ def cut_face(
     if rule.kind == "ffhq":
         return crop_ffhq(rgb, face.landmarks, size, rule.keep)
     return crop_box(
-        rgb,
+        halves_of(rgb).rgb,
         box_of(face, fit_box),
         size,
         rule.margin,
@@ -77,14 +76,14 @@ def cut_face(
     )
 
 
-def crop_ffhq(rgb: UInt8Array, landmarks: FloatArray, size: int, keep: float = 1.0) -> UInt8Array:
+def crop_ffhq(rgb: Image, landmarks: FloatArray, size: int, keep: float = 1.0) -> UInt8Array:
     """Cut out a face as in the FFHQ data set: a similarity from eyes and mouth.
 
     FFHQ takes means of many points of the lids and the lips. Here each eye is one landmark, and the
     mouth is the mean of its corners.
 
     Args:
-        rgb: (H, W, 3) uint8, RGB.
+        rgb: (H, W, 3) uint8, RGB, or its `Halves`.
         landmarks: (5, 2) pixels, in the order of `pyfau.types.Face`.
         size: Side of the crop in pixels.
         keep: The middle part that is kept, as a fraction of the side.
@@ -106,8 +105,7 @@ def crop_ffhq(rgb: UInt8Array, landmarks: FloatArray, size: int, keep: float = 1
     linear = rotation * (size / (2 * length * keep))
     shift = size / 2 - linear @ centre
     matrix = np.concatenate([linear, shift[:, None]], axis=1)
-    crop: UInt8Array = warp(rgb, matrix[None], size, spare=1)[0]
-    return crop
+    return cut(rgb, matrix, size)
 
 
 def ffhq_square(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyfau.faces.boxes import longer_side
 from pyfau.faces.crop import crop_face
+from pyfau.faces.halves import Image
 from pyfau.faces.pose import head_poses
 from pyfau.faces.ranges import quality_of
 from pyfau.types import Face, FaceMeasures, FloatArray, UInt8Array
@@ -35,11 +36,11 @@ _VISIBLE = 0.8
 Size = tuple[int, int]
 
 
-def cut_view(rgb: UInt8Array, face: Face) -> UInt8Array:
+def cut_view(rgb: Image, face: Face) -> UInt8Array:
     """The small view of a face, from which `measure_faces` computes sharpness and cover.
 
     Args:
-        rgb: (H, W, 3) uint8, RGB.
+        rgb: (H, W, 3) uint8, RGB, or its `Halves`.
         face: The face in this image.
 
     Returns:

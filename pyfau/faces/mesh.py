@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 
-from pyfau.faces.crop import fit_similarity, warp
+from pyfau.faces.crop import cut, fit_similarity
+from pyfau.faces.halves import Image, halves_of
 from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
-from pyfau.faces.mesh_pose import mesh_pose
+from pyfau.faces.mesh_pose import axes_of, pose_along
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
 from pyfau.faces.tracker import LOST_CONFIDENCE
 from pyfau.faces.turns import QUARTERS, roll_of, size_of, turn_box, turn_face_back, turn_image
@@ -25,12 +26,13 @@ from pyfau.packed import can_pack, pack
 from pyfau.records import parse_json
 from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8Array
 
+_ENDS = np.cumsum(list(OUTPUTS.values())).tolist()
+_PLACES = {
+    name: slice(end - count, end) for (name, count), end in zip(OUTPUTS.items(), _ENDS, strict=True)
+}
 _TENTH = SIDE / 10  # the unit of the network's points
 _CENTRE = SIDE / 2
 _TOGETHER = 8  # crops in one pass of the network on a CPU
-# `spare` of `warp`. Larger values take longer, and change neither the errors of the points nor the
-# jitter (training/mesh_judge.py).
-_SPARE = 2
 # If the face is farther from the middle of the crop than this (in pixels of the crop), or if its
 # size or roll differs by more than this, the network sees it once more in a better crop.
 _MOST_SHIFT = 9.0
@@ -55,16 +57,14 @@ class Looks:
     Attributes:
         points: (K, POINTS + EYES, 2).
         openness: (K, 2) in [0, 1].
-        better: (K, 2, 3) a crop in which the face is upright, in the middle and of the right size.
-        is_off: (K,) whether the crop was too far from that.
+        frame: (K, 4) where the face is in its crop, as in `OUTPUTS`.
         presence: (K,) in [0, 1].
         visible: (K,) in [0, 1].
     """
 
     points: _Points
     openness: FloatArray
-    better: _Matrices
-    is_off: npt.NDArray[np.bool_]
+    frame: npt.NDArray[np.float64]
     presence: FloatArray
     visible: FloatArray
 
@@ -108,6 +108,7 @@ class MeshPoints:
         self._to_five = state.pop("five.weight").numpy().astype(np.float64)
         self._to_box = state.pop("box.weight").numpy().astype(np.float64)
         self.mean_face = state.pop("mean.space").numpy().astype(np.float64)
+        self._axes = axes_of(self.mean_face)
         network.load_state_dict(state)
         network.eval().requires_grad_(False).to(self._device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -119,15 +120,15 @@ class MeshPoints:
         flat = np.concatenate([self._mean[:POINTS].reshape(1, -1) / _CENTRE - 1, ones], axis=1)
         self._mean_five = ((flat @ self._to_five).reshape(5, 2) + 1) * _CENTRE
 
-    def cut(self, rgb: UInt8Array, face: Face) -> MeshCrop:
+    def cut(self, rgb: Image, face: Face) -> MeshCrop:
         """The crop around a face, for `locate`.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             face: The face in this image, of any aligner.
         """
         matrix = self.crop_of(face)
-        return MeshCrop(warp(rgb, matrix[None], SIDE, spare=_SPARE)[0], matrix)
+        return MeshCrop(cut(rgb, matrix, SIDE), matrix)
 
     def locate(self, crops: Sequence[MeshCrop]) -> list[FaceMesh]:
         """Locate the landmarks of K faces in one pass of the network.
@@ -142,14 +143,14 @@ class MeshPoints:
         is_face = looks.presence >= LOST_CONFIDENCE
         return [_mesh_of(looks, k) if seen else NO_MESH for k, seen in enumerate(is_face.tolist())]
 
-    def look(self, rgb: UInt8Array, matrices: _Matrices) -> Looks:
+    def look(self, rgb: Image, matrices: _Matrices) -> Looks:
         """The results of the network for K crops of an image.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             matrices: (K, 2, 3) image to crop.
         """
-        crops = np.concatenate([warp(rgb, matrix[None], SIDE, spare=_SPARE) for matrix in matrices])
+        crops = np.stack([cut(rgb, matrix, SIDE) for matrix in matrices])
         return self._read(crops, matrices)
 
     @torch.inference_mode()
@@ -158,19 +159,17 @@ class MeshPoints:
         together = _TOGETHER if self._device.type == "cpu" else len(pixels)
         outs = [self._network(part) for part in pixels.split(together)]
         out = torch.cat(outs).float().cpu().numpy().astype(np.float64)
-        places = np.cumsum(list(OUTPUTS.values()))[:-1]
-        parts = dict(zip(OUTPUTS, np.split(out, places, axis=1), strict=True))
-        points = parts["points"].reshape(-1, POINTS + EYES, 2) * _TENTH + self._mean
-        better, is_off = _better_crops(matrices, parts["frame"])
+        points = out[:, _PLACES["points"]].reshape(-1, POINTS + EYES, 2) * _TENTH + self._mean
+        out[:, _PLACES["presence"]] -= _PRESENCE_SHIFT
+        shares = _sigmoid(out).astype(np.float32)
         linear, shift = matrices[:, :, :2], matrices[:, None, :, 2]
-        back = np.linalg.inv(linear)
         return Looks(
-            points=(points - shift) @ back.swapaxes(1, 2),
-            openness=_sigmoid(parts["openness"]).astype(np.float32),
-            better=better,
-            is_off=is_off,
-            presence=_sigmoid(parts["presence"][:, 0] - _PRESENCE_SHIFT).astype(np.float32),
-            visible=_sigmoid(parts["visible"][:, 0]).astype(np.float32),
+            # The inverse of a similarity is its transpose divided by the square of its scale.
+            points=(points - shift) @ linear / (linear[:, :1, :1] ** 2 + linear[:, 1:, :1] ** 2),
+            openness=shares[:, _PLACES["openness"]],
+            frame=out[:, _PLACES["frame"]],
+            presence=shares[:, _PLACES["presence"]][:, 0],
+            visible=shares[:, _PLACES["visible"]][:, 0],
         )
 
     def crop_of(self, face: Face) -> npt.NDArray[np.float64]:
@@ -193,7 +192,7 @@ class MeshPoints:
                     box.astype(np.float32),
                     (five - 0.5).astype(np.float32),
                     float(looks.presence[k]),
-                    mesh_pose(points[:POINTS], self.mean_face),
+                    pose_along(points[:POINTS], self._axes),
                     _mesh_of(looks, k),
                 )
             )
@@ -204,7 +203,7 @@ class MeshPoints:
         matrix = self.crop_around(points)
         linear, shift = matrix[:, :2], matrix[:, 2]
         upright = points @ linear.T + shift
-        back = np.linalg.inv(linear)
+        back = linear.T / (linear[0, 0] ** 2 + linear[1, 0] ** 2)
         five = (self._in_crop(upright, self._to_five).reshape(5, 2) - shift) @ back.T
         low, high = self._box_in_crop(upright)
         centre = back @ ((low + high) / 2 - shift)
@@ -246,6 +245,7 @@ class MeshAligner:
 
     tells_upright = True  # as `MTCNNAligner`, which compares new faces in four turns
     stable_crops = True
+    shares_halves = True  # `follow` takes `Halves`, so that the tracker passes them
 
     def __init__(
         self,
@@ -272,13 +272,13 @@ class MeshAligner:
         """Locate faces near known boxes with MTCNN; see `pyfau.aligners.Aligner.refine`."""
         return self._mtcnn.refine(rgb, boxes)
 
-    def follow(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[Face]:
+    def follow(self, rgb: Image, faces: Sequence[Face]) -> list[Face]:
         """Locate faces where they were in an earlier frame, all in one pass of the network.
 
         For faces of this frame that `detect` has found, the network runs two more times.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             faces: Faces of this aligner, with or without a `mesh`.
 
         Returns:
@@ -287,23 +287,26 @@ class MeshAligner:
         """
         if not len(faces):
             return []
-        looks = self.points.look(rgb, np.array([self.points.crop_of(face) for face in faces]))
-        again = np.flatnonzero(looks.is_off)
+        image = halves_of(rgb)
+        matrices = np.array([self.points.crop_of(face) for face in faces])
+        looks = self.points.look(image, matrices)
+        again = np.flatnonzero(_are_off(looks.frame))
         if len(again):
-            second = self.points.look(rgb, looks.better[again])
+            second = self.points.look(image, _better_crops(matrices[again], looks.frame[again]))
+            are_off = _are_off(second.frame)
             for k, i in enumerate(again):
                 # The second crop can be worse. Then the result of the first one is used.
-                if second.presence[k] >= looks.presence[i] - 0.1 and not second.is_off[k]:
+                if second.presence[k] >= looks.presence[i] - 0.1 and not are_off[k]:
                     looks.replace(int(i), second, k)
         new = np.array([i for i, face in enumerate(faces) if face.mesh is None], dtype=int)
         for _ in range(_START_LOOKS if len(new) else 0):
             crops = [self.points.crop_around(looks.points[i, :POINTS]) for i in new]
-            closer = self.points.look(rgb, np.array(crops))
+            closer = self.points.look(image, np.array(crops))
             for k, i in enumerate(new):
                 looks.replace(int(i), closer, k)
         found = self.points.faces(looks)
         for i in np.flatnonzero(looks.presence < LOST_CONFIDENCE).tolist():
-            other = self._refine_upright(rgb, faces[i])
+            other = self._refine_upright(image.rgb, faces[i])
             if other.confidence >= _SURE:
                 found[i] = other
         return found
@@ -323,24 +326,38 @@ def _mesh_of(looks: Looks, k: int) -> FaceMesh:
     return FaceMesh(stored[:POINTS], stored[POINTS:], looks.openness[k], float(looks.visible[k]))
 
 
-def _better_crops(
-    matrices: _Matrices, frame: npt.NDArray[np.float64]
-) -> tuple[_Matrices, npt.NDArray[np.bool_]]:
-    """Crops (K, 2, 3) corrected by the network's frame (K, 4), and whether each was far off."""
+def _better_crops(matrices: _Matrices, frame: npt.NDArray[np.float64]) -> _Matrices:
+    """Crops (K, 2, 3) in which the face is upright, in the middle and of the right size.
+
+    Args:
+        matrices: (K, 2, 3) the crops that the network has seen.
+        frame: (K, 4) where it saw the faces, as in `OUTPUTS`.
+    """
     cos, sin = frame[:, 0], frame[:, 1]
-    scale = np.maximum(np.hypot(cos, sin), 0.1)
+    scale = _scale_of(frame)
     shift = frame[:, 2:] * _CENTRE
     # The inverse of: turn by the roll, scale, then shift, around the middle of the crop.
     undo = np.array([[cos, sin], [-sin, cos]]).transpose(2, 0, 1) / (scale**2)[:, None, None]
-    better = undo @ matrices
+    better: _Matrices = undo @ matrices
     better[:, :, 2] += _CENTRE - (undo @ (_CENTRE + shift)[..., None])[..., 0]
-    roll = np.abs(np.degrees(np.arctan2(sin, cos)))
-    is_off = (
-        (np.hypot(*shift.T) > _MOST_SHIFT)
-        | (np.abs(np.log(scale)) > np.log(_MOST_SCALE))
-        | (roll > _MOST_ROLL)
+    return better
+
+
+def _are_off(frame: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """(K,) whether faces are far from upright, the middle or the right size; frames as above."""
+    shift = np.hypot(frame[:, 2], frame[:, 3]) * _CENTRE
+    roll = np.abs(np.degrees(np.arctan2(frame[:, 1], frame[:, 0])))
+    change = np.abs(np.log(_scale_of(frame)))
+    are_off: npt.NDArray[np.bool_] = (
+        (shift > _MOST_SHIFT) | (change > np.log(_MOST_SCALE)) | (roll > _MOST_ROLL)
     )
-    return better, is_off
+    return are_off
+
+
+def _scale_of(frame: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(K,) size of a face relative to the mean face."""
+    scale: npt.NDArray[np.float64] = np.maximum(np.hypot(frame[:, 0], frame[:, 1]), 0.1)
+    return scale
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

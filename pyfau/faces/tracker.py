@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from pyfau.faces.aligner import Aligner
 from pyfau.faces.boxes import centre, longer_side, overlap, overlap_of_smaller
+from pyfau.faces.halves import Halves, Image, halves_of
 from pyfau.faces.pairs import cheapest_pairs
 from pyfau.faces.stillness import Stillness
 from pyfau.faces.turns import QUARTERS, roll_of, size_of, turn_box, turn_face_back, turn_image
-from pyfau.types import Face, FloatArray, UInt8Array
+from pyfau.types import Face, FaceMesh, FloatArray, UInt8Array
 
 LOST_CONFIDENCE = 0.6  # a face with a lower confidence counts as lost
 _SAME_FACE = 0.4  # two boxes with a larger intersection over union are one face
@@ -90,10 +91,11 @@ class _Track:
         if share >= 1:
             return face
         weight = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT) * share
-        mesh = replace(
-            face.mesh,
-            points=_between(last.mesh.points, face.mesh.points, weight),
-            irises=_between(last.mesh.irises, face.mesh.irises, weight),
+        mesh = FaceMesh(
+            _between(last.mesh.points, face.mesh.points, weight),
+            _between(last.mesh.irises, face.mesh.irises, weight),
+            face.mesh.openness,
+            face.mesh.visible,
         )
         box = _between(last.box_xyxy, face.box_xyxy, weight)
         landmarks = _between(last.landmarks, face.landmarks, weight)
@@ -151,6 +153,7 @@ class FaceTracker:
         self._can_turn: bool = getattr(aligner, "tells_upright", False)
         # Only an aligner that follows faces at every roll has this method.
         self._follow_faces: Callable[..., list[Face]] | None = getattr(aligner, "follow", None)
+        self._shares_halves: bool = getattr(aligner, "shares_halves", False)
         self._searches = 0
         self._tracks: list[_Track] = []
         self._next_id = 0
@@ -158,24 +161,26 @@ class FaceTracker:
         self._stillness = Stillness()
         self._still_intervals = 0
 
-    def update(self, rgb: UInt8Array) -> TrackerUpdate:
+    def update(self, image: Image) -> TrackerUpdate:
         """Take the next frame.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            image: (H, W, 3) uint8, RGB, or its `Halves`.
 
         Returns:
             The faces in the frame, and the tracks without a face: those that continue and those
             that ended.
         """
+        image = halves_of(image)
+        rgb = image.rgb
         switched = [t.face_id for t in self._tracks if t.turns != t.seen_turns]
-        lost = self._follow(rgb)
+        lost = self._follow(image)
         self._since_search += 1
         full = self._max_faces is not None and len(self._tracks) >= self._max_faces
         due = self._since_search >= self._detect_every and not full
         if not self._tracks or lost or (due and not self._can_wait(rgb)):
             self._since_search = 0
-            self._search(rgb, lost)
+            self._search(image, lost)
             self._remember(rgb)
         update = TrackerUpdate([], turned=switched)
         for track in lost:
@@ -270,14 +275,14 @@ class FaceTracker:
         if self._follow_faces is not None:
             self._stillness.remember(rgb)
 
-    def _follow(self, rgb: UInt8Array) -> list[_Track]:
+    def _follow(self, image: Halves) -> list[_Track]:
         """Refine the faces of the last frame; returns the tracks without a face now."""
         seen = [track for track in self._tracks if not track.missed]
         lost = [track for track in self._tracks if track.missed]
-        refined = self._refine(rgb, seen)
+        refined = self._refine(image, seen)
         kept: list[_Track] = []
         for track, turned in zip(seen, refined, strict=True):
-            face = turn_face_back(turned, track.turns, size_of(rgb))
+            face = turn_face_back(turned, track.turns, size_of(image.rgb))
             # If two tracks reach the same face, the older track keeps it.
             taken = any(overlap(face.box_xyxy, other.face.box_xyxy) > _SAME_FACE for other in kept)
             if not _usable(face) or taken:
@@ -290,10 +295,11 @@ class FaceTracker:
             kept.append(track)
         return lost
 
-    def _refine(self, rgb: UInt8Array, tracks: list[_Track]) -> list[Face]:
+    def _refine(self, image: Halves, tracks: list[_Track]) -> list[Face]:
         """The face of each track in the image after the turns of the track."""
         if self._follow_faces is not None:
-            return self._follow_faces(rgb, [track.window for track in tracks])
+            return self._follow_closer(image, [track.window for track in tracks])
+        rgb = image.rgb
         faces: dict[int, Face] = {}
         for turns in range(QUARTERS):
             group = [track for track in tracks if track.turns == turns]
@@ -304,13 +310,18 @@ class FaceTracker:
             faces |= {track.face_id: face for track, face in zip(group, found, strict=True)}
         return [faces[track.face_id] for track in tracks]
 
-    def _search(self, rgb: UInt8Array, lost: list[_Track]) -> None:
+    def _follow_closer(self, image: Halves, faces: Sequence[Face]) -> list[Face]:
+        """The faces that the aligner's `follow` locates."""
+        assert self._follow_faces is not None
+        return self._follow_faces(image if self._shares_halves else image.rgb, faces)
+
+    def _search(self, image: Halves, lost: list[_Track]) -> None:
         """Search the image for lost and for new faces; tracks found again leave `lost`."""
         held = [track.face.box_xyxy for track in self._tracks if track not in lost]
-        found, turns = self._find(rgb, held)
+        found, turns = self._find(image.rgb, held)
         if self._follow_faces is not None:
             # The turns are not needed any more: `follow` takes the roll from the landmarks.
-            closer = [face for face in self._follow_faces(rgb, found) if _usable(face)]
+            closer = [face for face in self._follow_closer(image, found) if _usable(face)]
             found = [face for face in closer if not _is_held(face, held)]
             turns = {}
         found.sort(key=lambda face: -longer_side(face.box_xyxy))
@@ -392,7 +403,7 @@ class FaceTracker:
 
 def _between(last: FloatArray, new: FloatArray, weight: float) -> FloatArray:
     """The weighted mean of two arrays, float32."""
-    return (last + weight * (new - last)).astype(np.float32)
+    return (last + weight * (new - last)).astype(np.float32, copy=False)
 
 
 def _has_moved(face: Face, window: Face) -> bool:

@@ -23,7 +23,7 @@ from pyfau.media.images import read_image
 from pyfau.media.readers import read_video
 from pyfau.types import Face, FaceMesh, FloatArray, UInt8Array
 
-BLUR = 18.0  # pixels; the landmark network sees no face in the portrait then, but MTCNN does
+BLUR = 17.0  # pixels; the landmark network sees no face in the portrait then, but MTCNN does
 ASSET = Path(__file__).parents[2] / "pyfau" / "assets" / "face-mesh-lite"
 
 

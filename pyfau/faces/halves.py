@@ -1,0 +1,97 @@
+"""An image with halved copies of its parts, which all crops of its faces share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from pyfau.types import UInt8Array
+
+# A part is halved with a margin of one part in this number, because the next crop of the same face
+# shows a little more on one side.
+_SHARE = 16
+
+
+class Part(NamedTuple):
+    """A part of an image that was halved one or more times.
+
+    Attributes:
+        pixels: (h, w, 3) uint8, RGB.
+        x: Column of the first pixel in the halved image.
+        y: Row of the first pixel in the halved image.
+    """
+
+    pixels: UInt8Array
+    x: int
+    y: int
+
+    def inner(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array | None:
+        """The pixels of a rectangle of the halved image; None if the part does not contain it."""
+        height, width = self.pixels.shape[:2]
+        left, top = x0 - self.x, y0 - self.y
+        right, bottom = x1 - self.x, y1 - self.y
+        if left < 0 or top < 0 or right > width or bottom > height:
+            return None
+        return self.pixels[top:bottom, left:right]
+
+
+class Halves:
+    """An image and halved copies of the parts that were needed so far.
+
+    To halve a large face takes longer than to cut its crop out of the halved image. The crops of a
+    face overlap, so each place is halved only once. Halving begins at the first pixel of the image.
+    The pixels of the halved image therefore stay in place when a face moves.
+
+    Attributes:
+        rgb: (H, W, 3) uint8, RGB. It must not change afterwards.
+    """
+
+    def __init__(self, rgb: UInt8Array) -> None:
+        self.rgb = rgb
+        self._parts: dict[int, list[Part]] = {}
+
+    def size(self, times: int) -> tuple[int, int]:
+        """Width and height of the image after it was halved some times."""
+        height, width = self.rgb.shape[:2]
+        return width >> times, height >> times
+
+    def part(self, times: int, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        """A part of the halved image.
+
+        Args:
+            times: How many times the image is halved, from 0.
+            x0: First column, in pixels of the halved image.
+            y0: First row.
+            x1: Column after the last one, inside the halved image.
+            y1: Row after the last one.
+
+        Returns:
+            (y1 - y0, x1 - x0, 3) uint8, RGB.
+        """
+        if not times:
+            return self.rgb[y0:y1, x0:x1]
+        parts = self._parts.setdefault(times, [])
+        inner = (part.inner(x0, y0, x1, y1) for part in parts)
+        found = next((pixels for pixels in inner if pixels is not None), None)
+        if found is not None:
+            return found
+        # Only the first step takes long, so only its result has a margin.
+        margin = max(x1 - x0, y1 - y0) // _SHARE if times == 1 else 0
+        width, height = self.size(times)
+        left, top = max(0, x0 - margin), max(0, y0 - margin)
+        right, bottom = min(width, x1 + margin), min(height, y1 + margin)
+        finer = self.part(times - 1, 2 * left, 2 * top, 2 * right, 2 * bottom)
+        size = (right - left, bottom - top)
+        halved = np.asarray(cv2.resize(finer, size, interpolation=cv2.INTER_AREA), np.uint8)
+        parts.append(Part(halved, left, top))
+        return halved[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+Image = UInt8Array | Halves
+
+
+def halves_of(image: Image) -> Halves:
+    """The image with its halved copies; an array has none so far."""
+    return image if isinstance(image, Halves) else Halves(image)
