@@ -25,9 +25,9 @@ def ffmpeg() -> str:
     return found
 
 
-def make_clip(path: Path, faces: int = 1, frames: int | None = None) -> Path:
+def make_clip(path: Path, faces: int = 1, frames: int | None = None, height: int = 720) -> Path:
     """A woman's face of about 560 pixels at 720p, or up to six of her in tiles, each begun a second
-    later.
+    later. `height` is for one face; the clip is 16:9.
     """
     source = MEDIA / "WolfgangLanger_Pexels.mp4"
     columns, rows = (1, 1) if faces == 1 else (2, 1) if faces == 2 else (3, 2)
@@ -38,7 +38,7 @@ def make_clip(path: Path, faces: int = 1, frames: int | None = None) -> Path:
         for i in range(faces)
     ]
     if faces == 1:
-        graph = "[0:v]scale=1280:720:flags=lanczos[out]"
+        graph = f"[0:v]scale={height * 16 // 9}:{height}:flags=lanczos[out]"
     else:
         tiles = "".join(f"[t{i}]" for i in range(faces))
         layout = "|".join(f"{i % columns * width}_{i // columns * height}" for i in range(faces))

@@ -1,4 +1,4 @@
-"""A 720p H.264 clip with one face from file to CSV, compared with MediaPipe on the same clip.
+"""An H.264 clip with one face from file to CSV, compared with MediaPipe and with FFmpeg's decoding.
 
     pip install imageio-ffmpeg
     python -m venv mp && mp/bin/pip install mediapipe==1.2.2
@@ -8,15 +8,16 @@
 MediaPipe needs the system's libEGL and libGLESv2.
 
 pyfau's time includes decoding, tracking, alignment, network and CSV. MediaPipe's time includes
-decoding, and landmarks with blendshapes in video mode, in its own environment. The two take turns,
-and the medians are printed: time on the clock, and processor time of all threads, which other
-programs on the machine disturb less.
+decoding, and landmarks with blendshapes in video mode, in its own environment. FFmpeg only decodes.
+They take turns, and the medians are printed: time on the clock, and processor time of all threads,
+which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import tempfile
 import time
@@ -26,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from clips import MEDIA, make_clip, use_cores
+from clips import MEDIA, ffmpeg, make_clip, use_cores
 
 LANDMARKER = """
 import json, sys, time
@@ -72,6 +73,12 @@ STAGES = [
 ]
 
 
+def children_time() -> float:
+    """Processor time of the child processes that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -85,10 +92,11 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, help="of the clip, 472 by default")
+    parser.add_argument("--height", type=int, default=720, help="of the clip in pixels; 16:9")
     parser.add_argument(
         "--mediapipe", metavar="PYTHON", help="interpreter of the environment that has MediaPipe"
     )
-    parser.add_argument("--aligner", default="mtcnn", help="mtcnn or mesh")
+    parser.add_argument("--aligner", default="auto", help="mtcnn or mesh")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
@@ -107,7 +115,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="pyfau-bench-") as name:
         folder = Path(name)
-        clip = make_clip(folder / "clip.mp4", frames=args.frames)
+        clip = make_clip(folder / "clip.mp4", frames=args.frames, height=args.height)
 
         def ours() -> dict[str, float]:
             clock, cpu = time.perf_counter(), time.process_time()
@@ -127,11 +135,21 @@ def main() -> None:
                 raise SystemExit(f"MediaPipe followed no face: {measured}")
             return measured
 
-        ours()  # warm
+        def decode() -> dict[str, float]:
+            command = [ffmpeg(), "-loglevel", "error", "-threads", str(args.threads)]
+            clock, cpu = time.perf_counter(), children_time()
+            subprocess.run([*command, "-i", str(clip), "-f", "null", "-"], check=True)
+            return {
+                "frames": frames,
+                "clock": time.perf_counter() - clock,
+                "cpu": children_time() - cpu,
+            }
+
+        frames = int(ours()["frames"])  # warm
         if args.profile:
             profile(clip, ours)
             return
-        sides: dict[str, Callable[[], dict[str, float]]] = {"pyfau": ours}
+        sides: dict[str, Callable[[], dict[str, float]]] = {"pyfau": ours, "ffmpeg": decode}
         if args.mediapipe:
             sides["mediapipe"] = theirs
         rounds: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
