@@ -14,7 +14,7 @@ from targets import mean_grade
 # Standard deviations of the priors: of the logarithm of the slope around 0, of the offset around 0,
 # and of the grade offsets around those that training found. Many action units are rare. A wider
 # prior of the slope makes scores steeper, because the fit uses no ambiguous images.
-SLOPE_SPREAD, OFFSET_SPREAD, GRADE_SPREAD = 0.2, 0.7, 0.5
+SLOPE_SPREAD, OFFSET_SPREAD, GRADE_SPREAD = 0.3, 0.7, 0.5
 ENOUGH = 10  # images with the AU; with fewer, F1 does not choose its threshold
 RARE_THRESHOLD = 0.4
 MOST_FALSE_ALARMS = 0.02  # share of images without the AU in which it may be active

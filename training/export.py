@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from calibration import (
     person_weights,
 )
 from data import AUS
-from network import Trainee, load_trainee
+from network import CONFIG, Trainee, load_trainee
 from sampling import Source
 from scoring import coded_odds, presence
 from targets import mean_grade
@@ -129,6 +130,8 @@ def main() -> None:
     model = net.mdhr
     model.config = dataclasses.replace(
         model.config,
+        version=CONFIG.version,
+        aligner=CONFIG.aligner,
         calibration=tuple((fit.slope, fit.offset) for fit in fits),
         grade_offsets=tuple((fit.trace, fit.strong) for fit in fits),
         thresholds=tuple(row["threshold"] for row in chosen.values()),
@@ -151,7 +154,14 @@ def enter(manifest: Path, config: MDHRConfig, digest: str, size: int) -> None:
         "bytes": size,
         "version": config.version,
     }
-    manifest.write_text(json.dumps(entries, indent=2) + "\n")
+    manifest.write_text(compact(json.dumps(entries, indent=2)) + "\n")
+
+
+def compact(text: str) -> str:
+    """JSON with each list of numbers, and each list of such lists, on one line."""
+    for pattern in (r"\[[\s\d.,-]+\]", r"\[(?:\s*\[[^][]*\],?)+\s*\]"):
+        text = re.sub(pattern, lambda found: json.dumps(json.loads(found[0])), text)
+    return text
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pyfau.weights.store import load_model
 
 CONFIG = MDHRConfig(
     name="mdhr-lite",
-    version="9",
+    version="10",
     backbone="small",
     backbone_options={"widths": (24, 64, 128, 192), "blocks": (0, 2, 2, 2), "local": 96},
     aus=AUS,
