@@ -44,7 +44,7 @@ class Clip:
     grade: np.ndarray
 
 
-def load(shared: Path, tables: Path, split: str, aligner: str = "mtcnn") -> list[Clip]:
+def load(shared: Path, tables: Path, split: str, aligner: str = "auto") -> list[Clip]:
     """Read or score the clips of a split.
 
     Args:
