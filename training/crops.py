@@ -51,7 +51,8 @@ def largest(aligner: AnyAligner, rgb: np.ndarray) -> Face | None:
     face = max(faces, key=lambda face: face.box_xyxy[2] - face.box_xyxy[0], default=None)
     if face is None or isinstance(aligner, MTCNNAligner):
         return face
-    return aligner.follow(rgb, [face])[0]
+    face = aligner.follow(rgb, [face])[0]
+    return None if face.confidence < LOST else face
 
 
 def crop(rgb: np.ndarray, face: Face) -> np.ndarray:

@@ -158,8 +158,8 @@ def enter(manifest: Path, config: MDHRConfig, digest: str, size: int) -> None:
 
 
 def compact(text: str) -> str:
-    """JSON with each list of numbers, and each list of such lists, on one line."""
-    for pattern in (r"\[[\s\d.,-]+\]", r"\[(?:\s*\[[^][]*\],?)+\s*\]"):
+    """Indented JSON with each list of numbers, and each list of such lists, on one line."""
+    for pattern in (r"\[\n[\s\d.,-]+\]", r"\[\n(?:\s*\[[^][\n]*\],?\n)+\s*\]"):
         text = re.sub(pattern, lambda found: json.dumps(json.loads(found[0])), text)
     return text
 

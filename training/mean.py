@@ -6,6 +6,9 @@ r"""Step 3: a mean of the weights of several trainings.
 A mean of weights can be better on new people than each network, if all trainings started from the
 same network: Wortsman et al., "Model soups", ICML 2022. Then the convolution over time gets a small
 share of the neighbouring frames.
+
+A model directory has no trained grade offsets. The mean then takes the values with which training
+begins. export.py fits the offsets to the grades, with the mean as a weak prior.
 """
 
 from __future__ import annotations

@@ -312,7 +312,7 @@ def run_stage(
             if (step + 1) % args.validate_every == 0 or step + 1 == steps:
                 for folder, sources in zip(args.data, aligners, strict=True):
                     figures = summary(average.module, sources, "validation", stage.length > 1)
-                    record[folder.name] = figures
+                    record[str(folder)] = figures
             log(args.out, record)
     return average.module
 

@@ -24,15 +24,19 @@ def longer_side(box: Box) -> float:
 
 def overlap(a: Box, b: Box) -> float:
     """Intersection over union, in [0, 1]."""
+    area_a, area_b = _area(a), _area(b)
+    if not (area_a > _LEAST_AREA and area_b > _LEAST_AREA):  # also for NaN
+        return 0.0
     shared = _shared_area(a, b)
-    joined = _area(a) + _area(b) - shared
-    return shared / joined if joined > _LEAST_AREA else 0.0  # also for NaN
+    return shared / (area_a + area_b - shared)
 
 
 def overlap_of_smaller(a: Box, b: Box) -> float:
     """Share of the smaller box that the other covers, in [0, 1]."""
-    smaller = min(_area(a), _area(b))
-    return _shared_area(a, b) / smaller if smaller > _LEAST_AREA else 0.0
+    area_a, area_b = _area(a), _area(b)
+    if not (area_a > _LEAST_AREA and area_b > _LEAST_AREA):
+        return 0.0
+    return _shared_area(a, b) / min(area_a, area_b)
 
 
 def _area(box: Box) -> float:

@@ -53,9 +53,10 @@ class Halves:
         self._parts: dict[int, list[Part]] = {}
 
     def size(self, times: int) -> tuple[int, int]:
-        """Width and height of the image after it was halved some times."""
+        """Width and height of the image after it was halved some times, rounded up."""
         height, width = self.rgb.shape[:2]
-        return width >> times, height >> times
+        unit = 1 << times
+        return -(-width // unit), -(-height // unit)
 
     def part(self, times: int, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
         """A part of the halved image.
@@ -82,11 +83,21 @@ class Halves:
         width, height = self.size(times)
         left, top = max(0, x0 - margin), max(0, y0 - margin)
         right, bottom = min(width, x1 + margin), min(height, y1 + margin)
-        finer = self.part(times - 1, 2 * left, 2 * top, 2 * right, 2 * bottom)
+        finer = self._twice(times - 1, 2 * left, 2 * top, 2 * right, 2 * bottom)
         size = (right - left, bottom - top)
         halved = np.asarray(cv2.resize(finer, size, interpolation=cv2.INTER_AREA), np.uint8)
         parts.append(Part(halved, left, top))
         return halved[y0 - top : y1 - top, x0 - left : x1 - left]
+
+    def _twice(self, times: int, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        """As `part`; the last column or row of an odd image is repeated."""
+        width, height = self.size(times)
+        finer = self.part(times, x0, y0, min(x1, width), min(y1, height))
+        right, bottom = max(0, x1 - width), max(0, y1 - height)
+        if not (right or bottom):
+            return finer
+        border = cv2.copyMakeBorder(finer, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        return np.asarray(border, np.uint8)
 
 
 Image = UInt8Array | Halves

@@ -40,7 +40,8 @@ _MOST_SCALE = 1.6
 _MOST_ROLL = 25.0
 _START_LOOKS = 2  # further passes of the network over a face that MTCNN found
 # The network's presence is too high for some scenes without a face. This value is subtracted from
-# its logit, so that the tracker's limit of 0.6 keeps faces and drops such scenes.
+# its logit, so that the tracker's limit of 0.6 keeps faces and drops such scenes, unless MTCNN is
+# sure of a face there.
 _PRESENCE_SHIFT = 4.0
 # The network misses some faces, mostly blurred ones. MTCNN then locates a face, if its confidence
 # is at least this high.

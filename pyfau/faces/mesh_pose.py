@@ -15,7 +15,7 @@ from pyfau.faces.pose import angles_of
 # Points that expressions hardly move: upper jaw line, bridge and base of the nose, eye corners.
 STEADY = (0, 1, 2, 3, 13, 14, 15, 16, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 39, 42, 45)
 _STEADY = np.array(STEADY)
-_FLAT = 1e-9  # the points count as one line if their width is less than this share of their length
+_FLAT = 1e-6  # the points count as one line if their width is less than this share of their length
 _NO_POSE = (math.nan, math.nan, math.nan)
 
 Axes = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pyfau.faces.crop import crop_face, cut
+from pyfau.faces.crop import crop_face, cut, warp
 from pyfau.faces.halves import Halves, halves_of
 from pyfau.faces.tracker import FaceTracker
 from pyfau.models.paper import BP4D_TEMPLATE, DISFA_TEMPLATE
@@ -14,10 +14,11 @@ NOISE = np.random.default_rng(0).integers(0, 256, (205, 331, 3), dtype=np.uint8)
 
 
 def halved(rgb: UInt8Array, times: int) -> UInt8Array:
-    """The whole image, halved from its first pixel on."""
+    """The whole image, halved from its first pixel on; the last column or row is repeated."""
     for _ in range(times):
-        height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
-        even = rgb[: 2 * height, : 2 * width]
+        height, width = (rgb.shape[0] + 1) // 2, (rgb.shape[1] + 1) // 2
+        down, across = 2 * height - rgb.shape[0], 2 * width - rgb.shape[1]
+        even = cv2.copyMakeBorder(rgb, 0, down, 0, across, cv2.BORDER_REPLICATE)
         rgb = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     return rgb
 
@@ -68,6 +69,21 @@ def test_a_crop_is_about_as_smooth_at_every_size() -> None:
         spreads.append(crop[8:-8, 8:-8].std() * step / noise.std())
     assert max(spreads) < 1.5 * min(spreads)
     assert 0.4 < np.mean(spreads) < 0.8
+
+
+@pytest.mark.parametrize("size", [(1504, 1008), (1501, 1003), (1511, 1007)])
+def test_a_crop_at_the_last_pixels_is_as_good_as_one_at_the_first(size: tuple[int, int]) -> None:
+    width, height = size
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    rgb = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    scale, side = 0.124, 112
+    errors = []
+    for x, y in ((8, 8), (width - 8, height - 8)):
+        matrix = np.array([[scale, 0, side / 2 - scale * x], [0, scale, side / 2 - scale * y]])
+        exact = warp(rgb, matrix[None], side, spare=1 << 10)[0]
+        errors.append(np.abs(cut(rgb, matrix, side).astype(float) - exact).mean())
+    assert errors[1] < 1.5 * errors[0]
 
 
 class Follower:

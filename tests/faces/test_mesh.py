@@ -267,6 +267,10 @@ def test_pose_of_the_mean_face(aligner: MeshAligner, pitch: float, yaw: float, r
 def test_pose_without_points_is_nan(aligner: MeshAligner) -> None:
     assert np.isnan(mesh_pose(np.full((68, 2), np.nan), aligner.mean_face)).all()
     assert np.isnan(mesh_pose(np.zeros((68, 2)), aligner.mean_face)).all()
+    places = np.random.default_rng(3).uniform(0, 200, (50, 68, 1))
+    for along in places:
+        line = along * [[0.8, 0.6]] + [[300.0, 200.0]]
+        assert np.isnan(mesh_pose(line, aligner.mean_face)).all()
 
 
 @pytest.mark.parametrize("turns", range(QUARTERS))
