@@ -195,7 +195,7 @@ def calm_down(
 
 
 def next_limit(threshold: float, at_ease: np.ndarray) -> float:
-    """The lowest threshold of GRID with fewer alarms in faces at rest; NaN if there is none."""
+    """The lowest threshold of GRID with fewer alarms in faces at rest; NaN if all have as many."""
     alarms = at_ease[at_ease >= threshold]
     higher = GRID[alarms.min() < GRID] if len(alarms) else []
     return float(higher[0]) if len(higher) else np.nan

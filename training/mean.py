@@ -14,32 +14,10 @@ begins. export.py fits the offsets to the grades, with the mean as a weak prior.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from network import Trainee, load_trainee, save_trainee, smooth
-from train import NEIGHBOUR
-
-
-@torch.no_grad()
-def mean_of(networks: Sequence[Trainee], shares: Sequence[float]) -> Trainee:
-    """The first network with the weighted mean of all weights.
-
-    Args:
-        networks: Networks with the same action units and regions.
-        shares: Weight of each; they are divided by their sum.
-    """
-    total = sum(shares)
-    states = [network.state_dict() for network in networks]
-    for name, value in states[0].items():
-        if value.is_floating_point():
-            parts = [
-                share / total * state[name] for share, state in zip(shares, states, strict=True)
-            ]
-            value.copy_(torch.stack(parts).sum(0))
-    smooth(networks[0].mdhr.temporal, NEIGHBOUR)
-    return networks[0]
+from network import load_trainee, save_trainee
+from train import mean_of
 
 
 def main() -> None:

@@ -318,18 +318,34 @@ def run_stage(
 
 
 @torch.no_grad()
+def mean_of(networks: Sequence[Trainee], shares: Sequence[float]) -> Trainee:
+    """Set the first network to the weighted mean of all weights, and return it.
+
+    Then the convolution over time gets a small share of the neighbouring frames.
+
+    Args:
+        networks: Networks with the same action units and regions.
+        shares: Weight of each; they are divided by their sum.
+    """
+    total = sum(shares)
+    states = [network.state_dict() for network in networks]
+    for name, value in states[0].items():
+        if value.is_floating_point():
+            parts = [
+                share / total * state[name] for share, state in zip(shares, states, strict=True)
+            ]
+            value.copy_(torch.stack(parts).sum(0))
+    smooth(networks[0].mdhr.temporal, NEIGHBOUR)
+    return networks[0]
+
+
 def finish_student(net: Trainee, before: Trainee) -> None:
     """Set the student to a mean of its weights and of the weights from which it started.
 
     A mean of the weights before and after further training can be better on new people than both:
     Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
-    Then the convolution over time gets a small share of the neighbouring frames.
     """
-    others = before.state_dict()
-    for name, value in net.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(others[name], 1 - STUDENT_SHARE)
-    smooth(net.mdhr.temporal, NEIGHBOUR)
+    mean_of([net, before], [STUDENT_SHARE, 1 - STUDENT_SHARE])
 
 
 def log(out: Path, record: dict) -> None:

@@ -40,7 +40,7 @@ def mesh_pose(points: npt.ArrayLike, mean_face: npt.ArrayLike) -> tuple[float, f
 
 
 def axes_of(mean_face: npt.ArrayLike) -> Axes:
-    """What `pose_along` needs of a mean face (68, 3): (3, 21)."""
+    """The pseudo-inverse (3, 21) of the steady points of a mean face (68, 3)."""
     model = np.asarray(mean_face, dtype=np.float64)[_STEADY]
     return np.linalg.pinv(model - model.mean(axis=0))
 

@@ -291,9 +291,9 @@ def test_an_opinion_fills_what_nobody_graded(prepared: Path) -> None:
 
 
 def test_a_mean_of_weights_lies_between_the_networks() -> None:
-    from mean import mean_of
+    pytest.importorskip("sklearn", reason="the figures of training/ need scikit-learn")
     from network import Trainee
-    from train import NEIGHBOUR
+    from train import NEIGHBOUR, mean_of
 
     torch.manual_seed(1)
     one, two = Trainee(), Trainee()
