@@ -20,7 +20,7 @@ class CommandParser(argparse.ArgumentParser):
     Subparsers are of the same class. argparse can do this itself from Python 3.14 on.
     """
 
-    # The hook has a leading underscore in argparse, but no public method sees the choices.
+    # The hooks have a leading underscore in argparse, but no public method sees single values.
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
@@ -29,6 +29,13 @@ class CommandParser(argparse.ArgumentParser):
             if nearest is not None:
                 error.message += f". Did you mean {nearest!r}?"
             raise
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if action.type is Path and arg_string == "-":
+            raise argparse.ArgumentError(
+                action, "expected a path, got '-': pyfau uses neither standard input nor output"
+            )
+        return super()._get_value(action, arg_string)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments; an unknown option is an error that names the nearest known one."""

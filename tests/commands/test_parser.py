@@ -51,6 +51,28 @@ def test_nothing_is_suggested_for_what_resembles_nothing(
     assert "Did you mean" not in error_of(arguments, capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["detect", "clip.mp4", "-o", "-"], "-o/--output"),
+        (["detect", "clip.mp4", "-o", "clip.csv", "--overlay", "-"], "--overlay"),
+        (["table", "clip.csv", "-o", "-"], "-o/--output"),
+        (["report", "-", "-o", "page.html"], "TABLE"),
+        (["live", "--record", "-"], "--record"),
+    ],
+)
+def test_a_dash_is_not_a_path(
+    arguments: list[str],
+    option: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"argument {option}: expected a path, got '-'" in error_of(arguments, capsys)
+    assert not list(tmp_path.iterdir())
+
+
 def completion(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as ended:
         main(["--print-completion", shell])
