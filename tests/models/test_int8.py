@@ -23,6 +23,7 @@ from pyfau.locks import FileLock
 from pyfau.models import int8
 from pyfau.models.inference import accelerate
 from pyfau.models.int8 import compare_scores, included_crops, open_int8, score_crops
+from pyfau.models.quantise import ActivationValues
 from pyfau.weights.store import save_model
 
 needs_onnx = pytest.mark.skipif(
@@ -267,3 +268,30 @@ def test_frames_without_faces(tmp_path: Path, text: str) -> None:
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(MediaError):
         quantise_model("mdhr-lite", tmp_path / "list.txt", tmp_path / "out")
+
+
+# ---- the range of an activation
+
+
+def range_of(*values: np.ndarray) -> tuple[float, float]:
+    seen = ActivationValues()
+    for part in values:
+        seen.add(part.astype(np.float32))
+    return seen.best_range()
+
+
+def test_evenly_spread_values_keep_their_extremes() -> None:
+    low, high = range_of(np.linspace(-3, 1, 5000), np.linspace(0, 2, 5000))
+    assert (low, high) == (-3, 2)
+
+
+def test_a_few_large_values_do_not_widen_the_range() -> None:
+    values = np.random.default_rng(1).exponential(size=(8, 50, 50))
+    values[3, 4, 5] = 40
+    low, high = range_of(values)
+    assert low == 0
+    assert 0.9 * np.quantile(values, 0.999) < high < 30
+
+
+def test_values_that_are_all_zero_have_a_range() -> None:
+    assert range_of(np.zeros((2, 3))) == (0, 0)
