@@ -32,16 +32,16 @@ def make_clip(path: Path, faces: int = 1, frames: int | None = None, height: int
     source = MEDIA / "WolfgangLanger_Pexels.mp4"
     columns, rows = (1, 1) if faces == 1 else (2, 1) if faces == 2 else (3, 2)
     inputs = [f"-ss {i} -i" for i in range(faces)]
-    width, height = 1280 // columns // 2 * 2, 720 // rows // 2 * 2
+    wide, high = 1280 // columns // 2 * 2, 720 // rows // 2 * 2  # of a tile
     chains = [
-        f"[{i}:v]scale={width}:-2:flags=lanczos,crop={width}:min({height}\\,ih)[t{i}]"
+        f"[{i}:v]scale={wide}:-2:flags=lanczos,crop={wide}:min({high}\\,ih)[t{i}]"
         for i in range(faces)
     ]
     if faces == 1:
         graph = f"[0:v]scale={height * 16 // 9}:{height}:flags=lanczos[out]"
     else:
         tiles = "".join(f"[t{i}]" for i in range(faces))
-        layout = "|".join(f"{i % columns * width}_{i // columns * height}" for i in range(faces))
+        layout = "|".join(f"{i % columns * wide}_{i // columns * high}" for i in range(faces))
         graph = (
             ";".join(chains)
             + f";{tiles}xstack=inputs={faces}:layout={layout}:fill=gray,pad=1280:720[out]"
