@@ -22,6 +22,7 @@ from pyfau.errors import (
     PyfauError,
     WeightsError,
 )
+from pyfau.startup import collection_paused
 from pyfau.version import __version__
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        with collection_paused():
+            value = globals()[name] = getattr(import_module(_LAZY[name]), name)
         return value
     raise AttributeError(f"module 'pyfau' has no attribute {name!r}")
 

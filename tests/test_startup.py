@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from pyfau.startup import collection_paused
 
 HEAVY = (
     "torch",
@@ -46,3 +49,31 @@ def test_few_modules_are_loaded_and_none_of_the_heavy(code: str, most: int) -> N
     assert "pyfau.errors" in loaded
     assert len(loaded) <= most
     assert not {name.partition(".")[0] for name in loaded} & set(HEAVY)
+
+
+def test_garbage_is_searched_once_after_loading() -> None:
+    program = (
+        "import gc, sys\nsearches = []\n"
+        "gc.callbacks.append(lambda phase, info: searches.append('torch.nn' in sys.modules))\n"
+        "from pyfau import AUDetector\n"
+        "assert gc.isenabled() and 'torch' in sys.modules\nprint(sum(searches))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) <= 2  # the start and the end of one search
+
+
+def test_a_pause_leaves_collection_as_it_was() -> None:
+    was_enabled = gc.isenabled()
+    try:
+        gc.disable()
+        with collection_paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+        gc.enable()
+        with pytest.raises(KeyError), collection_paused():
+            raise KeyError
+        assert gc.isenabled()
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
