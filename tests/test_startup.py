@@ -24,6 +24,14 @@ HEAVY = (
 )
 
 
+def output_of(program: str) -> str:
+    """What a program prints in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("code", "most"),
     [
@@ -42,10 +50,7 @@ def test_few_modules_are_loaded_and_none_of_the_heavy(code: str, most: int) -> N
         f"import sys\nbefore = set(sys.modules)\n{code}\n"
         "print('loaded:', *(set(sys.modules) - before))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    loaded = done.stdout.splitlines()[-1].split()[1:]
+    loaded = output_of(program).splitlines()[-1].split()[1:]
     assert "pyfau.errors" in loaded
     assert len(loaded) <= most
     assert not {name.partition(".")[0] for name in loaded} & set(HEAVY)
@@ -58,10 +63,7 @@ def test_garbage_is_searched_once_after_loading() -> None:
         "from pyfau import AUDetector\n"
         "assert gc.isenabled() and 'torch' in sys.modules\nprint(sum(searches))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) <= 2  # the start and the end of one search
+    assert int(output_of(program)) <= 2  # the start and the end of one search
 
 
 def test_a_pause_leaves_collection_as_it_was() -> None:
