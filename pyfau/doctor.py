@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 # Packages are imported inside the checks: the report must come although one of them is broken.
+from pyfau.cores import usable_cores
 from pyfau.errors import PyfauError
 from pyfau.version import __version__
 
@@ -204,10 +205,10 @@ def _devices() -> Iterator[Check]:
     from pyfau.models.devices import resolve_device
     from pyfau.models.engines import resolve_engine
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     threads = torch.get_num_threads()
     yield Check("device", "cores", "ok", str(cores))
-    too_many = cores is not None and threads > cores
+    too_many = threads > cores
     advice = f"set OMP_NUM_THREADS={cores}, or use --threads {cores}" if too_many else ""
     yield Check("device", "threads", "problem" if too_many else "ok", str(threads), advice)
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pyfau.batch.plan import CAMERA, Job, expand, is_table, plan_jobs
 from pyfau.batch.run import JobOptions, Report, run_job
 from pyfau.checks import check_choice, check_rules, check_threads
 from pyfau.choices import Runner, TableFormat
+from pyfau.cores import usable_cores
 from pyfau.files import real_path
 from pyfau.limits import LIMITS, Limits
 from pyfau.types import StrPath
@@ -229,7 +229,7 @@ def _in_processes(
 
     threads = options.threads
     if threads is None:
-        threads = max(1, _cores() // count)
+        threads = max(1, usable_cores() // count)
     return share_out(LocalWorkers(_maker(detector, threads), shared), jobs, count)
 
 
@@ -261,13 +261,6 @@ def _on_ray(
 def _maker(detector: dict[str, Any], threads: int) -> partial[AUDetector]:
     """What makes the detector of a worker, which shows no progress bar."""
     return partial(make_detector, {**detector, "progress": False}, threads)
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_output(output: Path, format_: str | None, inputs: Sequence[str]) -> None:
