@@ -20,8 +20,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import oracle
 
+from pyfau.models.half import has_bfloat16
 from pyfau.models.inference import prepare
-from pyfau.packed import has_bfloat16
 
 NETWORKS = ("bp4d_resnet", "disfa_resnet", "bp4d_swin", "disfa_swin")
 FIRST_SALT, FIRST_SEED = 21, 1

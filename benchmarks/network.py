@@ -36,10 +36,10 @@ from pyfau import load_model
 from pyfau.crop import crop_face
 from pyfau.faces.mtcnn import MTCNNAligner
 from pyfau.models.engines import open_quantised
+from pyfau.models.half import has_bfloat16
 from pyfau.models.inference import accelerate, use_engine
 from pyfau.models.mdhr import MDHR
 from pyfau.models.quantise import quantise_encode
-from pyfau.packed import has_bfloat16
 from pyfau.video import read_video
 
 NETWORKS = ("bp4d_resnet", "disfa_resnet", "bp4d_swin", "disfa_swin", "mdhr-lite")

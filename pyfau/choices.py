@@ -22,7 +22,6 @@ DataSet = Literal["bp4d", "disfa"]
 Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
 FANDetector = Literal["mtcnn", "sfd"]
 MediaPipeDetector = Literal["mtcnn", "mediapipe"]
-MeshPrecision = Literal["auto", "float32"]  # of the landmark network
 PlotKind = Literal["lines", "heatmap"]
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Runner = Literal["local", "ray"]

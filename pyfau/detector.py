@@ -17,7 +17,7 @@ from pyfau.analysis.baseline import Baseline, measure
 from pyfau.analysis.quality import quality_warnings
 from pyfau.aus import au_name
 from pyfau.checks import check_choice, check_whole, is_number
-from pyfau.choices import BaselineSource, Engine, MeshPrecision, Precision, WindowName
+from pyfau.choices import BaselineSource, Engine, Precision, WindowName
 from pyfau.errors import OptionError, PyfauError
 from pyfau.faces.aligner import Aligner, load_aligner, resolve_aligner
 from pyfau.faces.fitted_boxes import detector_to_fit
@@ -72,9 +72,7 @@ class AUDetector:
         precision: Number format of the encoder: "float32", "bfloat16", "float16" (GPU only),
             "int8" (CPU only, with the extra `onnx` installed), or "auto". "auto" is bfloat16 if the
             CPU multiplies it in hardware and the scores of the network stay close; otherwise it is
-            float32. The metadata of a result states the format. See docs/performance.md. The
-            landmark network `face-mesh-lite` computes in bfloat16 if the CPU multiplies it, and
-            always in float32 with "float32".
+            float32. The metadata of a result states the format. See docs/performance.md.
         engine: Inference backend of the encoder: "torch", "onnxruntime" or "openvino" (both on the
             CPU, each with its extra installed), or "auto", which is torch.
         aligner: Face detector: "auto" (the aligner that the model's config names), "mtcnn"
@@ -188,8 +186,7 @@ class AUDetector:
         layout, self.aus, thresholds = _outputs_of(config, intensity)
         self.thresholds = _thresholds(threshold, self.aus, thresholds)
         aligner = resolve_aligner(aligner, config)
-        mesh_precision: MeshPrecision = "float32" if precision == "float32" else "auto"
-        loaded_aligner = self._load_aligner(aligner, aligner_options, mesh_precision)
+        loaded_aligner = self._load_aligner(aligner, aligner_options)
         self._options = PipelineOptions(
             model=self.model,
             aligner=loaded_aligner,
@@ -204,11 +201,10 @@ class AUDetector:
             layout=layout,
             measures=bool(measures),
             reidentify=bool(reidentify),
-            points=_points_of(loaded_aligner, self._device, mesh_precision) if landmarks else None,
+            points=_points_of(loaded_aligner, self._device) if landmarks else None,
         )
         self._metadata = self._describe(loaded, aligner, aligner_options)
         self._metadata |= {"precision": used_precision, "engine": used_engine}
-        self._metadata |= _describe_points(loaded_aligner, self._options.points)
         self._metadata["device"] = str(self._device)
         if layout is not None:
             self._metadata |= _describe_layout(
@@ -216,15 +212,10 @@ class AUDetector:
             )
 
     def _load_aligner(
-        self,
-        aligner: str | Aligner,
-        aligner_options: Mapping[str, Any] | None,
-        mesh_precision: MeshPrecision,
+        self, aligner: str | Aligner, aligner_options: Mapping[str, Any] | None
     ) -> Aligner:
         """The face detector, which for aligned crops needs the template of the model."""
         options = _aligner_options(aligner, aligner_options)
-        if aligner == "mesh":
-            options.setdefault("precision", mesh_precision)
         if aligner == "aligned":
             config: Any = self.model.config
             _check_has_template(config)
@@ -718,15 +709,9 @@ def _aligner_options(aligner: str | Aligner, options: Mapping[str, Any] | None) 
     return dict(options)
 
 
-def _points_of(aligner: Aligner, device: torch.device, precision: MeshPrecision) -> MeshPoints:
+def _points_of(aligner: Aligner, device: torch.device) -> MeshPoints:
     """The landmark network: the aligner's own if it has one."""
-    return aligner.points if isinstance(aligner, MeshAligner) else MeshPoints(device, precision)
-
-
-def _describe_points(aligner: Aligner, points: MeshPoints | None) -> dict[str, Any]:
-    """The number format of the landmark network, for the metadata; nothing without it."""
-    used = aligner.points if isinstance(aligner, MeshAligner) else points
-    return {"landmark_precision": used.precision} if used else {}
+    return aligner.points if isinstance(aligner, MeshAligner) else MeshPoints(device)
 
 
 def _check_has_template(config: Any) -> None:

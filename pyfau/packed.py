@@ -188,12 +188,6 @@ def can_pack(dtype: torch.dtype = torch.float32) -> bool:
     return True
 
 
-def has_bfloat16() -> bool:
-    """Whether torch reports that this CPU multiplies bfloat16: AVX-512 BF16 or AMX."""
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in tests)
-
-
 @torch.no_grad()
 def pack(network: nn.Module, example: Tensor | None = None) -> None:
     """Replace convolutions and linear layers by packed ones. For networks on a CPU, once their

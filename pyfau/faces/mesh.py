@@ -15,8 +15,6 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 
-from pyfau.checks import check_choice
-from pyfau.choices import MeshPrecision
 from pyfau.faces.crop import cut, fit_similarity
 from pyfau.faces.halves import Image, halves_of
 from pyfau.faces.mesh_network import OUTPUTS, SIDE, MeshNetwork
@@ -24,7 +22,7 @@ from pyfau.faces.mesh_pose import axes_of, pose_along
 from pyfau.faces.mtcnn import THRESHOLDS, MTCNNAligner
 from pyfau.faces.tracker import LOST_CONFIDENCE
 from pyfau.faces.turns import QUARTERS, roll_of, size_of, turn_box, turn_face_back, turn_image
-from pyfau.packed import can_pack, has_bfloat16, pack
+from pyfau.packed import can_pack, pack
 from pyfau.records import parse_json
 from pyfau.types import EYES, NO_MESH, POINTS, Face, FaceMesh, FloatArray, UInt8Array
 
@@ -95,22 +93,13 @@ class MeshPoints:
 
     Attributes:
         mean_face: (68, 3) the mean face in space, for `pyfau.faces.mesh_pose.mesh_pose`.
-        precision: "float32" or "bfloat16": the number format of the convolutions.
 
     Args:
         device: Where the network runs.
-        precision: "float32", or "auto" for bfloat16 on a CPU that multiplies it. The points then
-            differ by about 0.01 px of a crop of `SIDE` px.
-
-    Raises:
-        OptionError: Another precision.
     """
 
-    def __init__(
-        self, device: torch.device | str = "cpu", precision: MeshPrecision = "auto"
-    ) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
-        check_choice(precision, "precision", MeshPrecision)
         network = MeshNetwork()
         folder = files("pyfau") / "assets" / "face-mesh-lite"
         with as_file(folder / "model.safetensors") as path:
@@ -123,13 +112,10 @@ class MeshPoints:
         self._axes = axes_of(self.mean_face)
         network.load_state_dict(state)
         network.eval().requires_grad_(False).to(self._device)
-        self._dtype = _type_of(precision, self._device)
-        self.precision = str(self._dtype).removeprefix("torch.")
-        network.convolutions.to(self._dtype)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._device.type == "cpu" and can_pack():
-            example = torch.zeros(1, 3, SIDE, SIDE, dtype=self._dtype)
-            pack(network, example.contiguous(memory_format=torch.channels_last))
+            example = torch.zeros(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+            pack(network, example)
         self._network = network
         ones = np.ones((1, 1))
         flat = np.concatenate([self._mean[:POINTS].reshape(1, -1) / _CENTRE - 1, ones], axis=1)
@@ -170,10 +156,10 @@ class MeshPoints:
 
     @torch.inference_mode()
     def _read(self, crops: UInt8Array, matrices: _Matrices) -> Looks:
-        pixels = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).to(self._dtype)
+        pixels = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float()
         together = _TOGETHER if self._device.type == "cpu" else len(pixels)
         outs = [self._network(part) for part in pixels.split(together)]
-        out = torch.cat(outs).cpu().numpy().astype(np.float64)
+        out = torch.cat(outs).float().cpu().numpy().astype(np.float64)
         points = out[:, _PLACES["points"]].reshape(-1, POINTS + EYES, 2) * _TENTH + self._mean
         out[:, _PLACES["presence"]] -= _PRESENCE_SHIFT
         shares = _sigmoid(out).astype(np.float32)
@@ -253,7 +239,6 @@ class MeshAligner:
         device: Where the networks run.
         min_face: As for `MTCNNAligner`.
         thresholds: As for `MTCNNAligner`.
-        precision: As for `MeshPoints`.
 
     Raises:
         OptionError: An option is out of range.
@@ -268,10 +253,9 @@ class MeshAligner:
         device: torch.device | str = "cpu",
         min_face: float | None = None,
         thresholds: tuple[float, float, float] = THRESHOLDS,
-        precision: MeshPrecision = "auto",
     ) -> None:
         self._mtcnn = MTCNNAligner(device, min_face, thresholds)
-        self.points = MeshPoints(device, precision)
+        self.points = MeshPoints(device)
         self.mean_face = self.points.mean_face
 
     def detect(self, rgb: UInt8Array, known: Sequence[FloatArray] = ()) -> list[Face]:
@@ -334,12 +318,6 @@ class MeshAligner:
         size = size_of(rgb)
         box = turn_box(face.box_xyxy, turns, size)
         return turn_face_back(self._mtcnn.refine(turn_image(rgb, turns), [box])[0], turns, size)
-
-
-def _type_of(precision: MeshPrecision, device: torch.device) -> torch.dtype:
-    """The number type of the convolutions."""
-    is_possible = device.type == "cpu" and has_bfloat16() and can_pack(torch.bfloat16)
-    return torch.bfloat16 if precision == "auto" and is_possible else torch.float32
 
 
 def _mesh_of(looks: Looks, k: int) -> FaceMesh:

@@ -51,14 +51,13 @@ class MeshNetwork(nn.Module):
         """Take the outputs of crops.
 
         Args:
-            pixels: (K, 3, SIDE, SIDE) of the type of the convolutions, RGB in [0, 255].
+            pixels: (K, 3, SIDE, SIDE) float, RGB in [0, 255].
 
         Returns:
-            (K, sum of `OUTPUTS`) float32.
+            (K, sum of `OUTPUTS`) float.
         """
         x = pixels
         for convolution in self.convolutions:
             y = convolve(convolution, NO_NORM, x)
             x = x + y if x.shape == y.shape else y
-        # In bfloat16, the points would be multiples of up to 0.04 px.
-        return project(self.head, x.flatten(1).float())
+        return project(self.head, x.flatten(1))

@@ -22,7 +22,7 @@ from pyfau.errors import InputError
 from pyfau.files import cache_path, read_file, replace_file
 from pyfau.models.frame_network import FrameNetwork
 from pyfau.models.int8 import included_faces, network_hash
-from pyfau.packed import can_pack, has_bfloat16
+from pyfau.packed import can_pack
 from pyfau.records import parse_json
 from pyfau.types import UInt8Array
 
@@ -33,6 +33,12 @@ _MEASURE = 1  # part of the key of stored results; raise it whenever the measure
 _FILE_BYTES = 10_000
 
 Prepare = Callable[[FrameNetwork, torch.dtype], None]
+
+
+def has_bfloat16() -> bool:
+    """Whether torch reports that this CPU multiplies bfloat16: AVX-512 BF16 or AMX."""
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in tests)
 
 
 def choose_precision(model: FrameNetwork, prepare: Prepare) -> str:

@@ -14,10 +14,10 @@ from pyfau.models.engines import EngineFunction, open_engine, resolve_engine
 from pyfau.models.export import export_encode
 from pyfau.models.frame_inference import accelerate_frames
 from pyfau.models.frame_network import FrameNetwork
-from pyfau.models.half import BFLOAT16_BOUND
+from pyfau.models.half import BFLOAT16_BOUND, has_bfloat16
 from pyfau.models.int8 import open_int8, resolve_int8_engine
 from pyfau.models.mdhr import KERNELS, MDHR, TOKENS, FrameFeatures, NoDynamics, PatchProjection
-from pyfau.packed import can_pack, fold, has_bfloat16, pack
+from pyfau.packed import can_pack, fold, pack
 
 # What is compared with `BFLOAT16_BOUND`, for MDHR by backbone. The measured differences are rounded
 # up: ResNet-50 and Swin-B with random weights, the larger of BP4D and DISFA

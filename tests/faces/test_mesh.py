@@ -12,7 +12,6 @@ import torch
 
 from pyfau import AUDetector
 from pyfau.cli import main
-from pyfau.errors import OptionError
 from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mesh_pose import mesh_pose
 from pyfau.faces.mtcnn import MTCNNAligner
@@ -22,7 +21,6 @@ from pyfau.faces.tracker import FaceTracker
 from pyfau.faces.turns import QUARTERS, size_of, turn_box, turn_face_back, turn_image
 from pyfau.media.images import read_image
 from pyfau.media.readers import read_video
-from pyfau.packed import has_bfloat16
 from pyfau.types import Face, FaceMesh, FloatArray, UInt8Array
 
 BLUR = 17.0  # pixels; the landmark network sees no face in the portrait then, but MTCNN does
@@ -212,23 +210,6 @@ def test_a_batch_equals_single_faces(aligner: MeshAligner, media: Path) -> None:
         alone = aligner.follow(rgb, [face])[0]
         np.testing.assert_allclose(mesh_of(found).points, mesh_of(alone).points, atol=1e-2)
         assert found.confidence == pytest.approx(alone.confidence, abs=1e-4)
-
-
-def test_bfloat16_hardly_moves_the_points(portrait: UInt8Array) -> None:
-    """The landmark network computes in bfloat16 where the CPU multiplies it."""
-    exact = AUDetector(device="cpu", precision="float32", landmarks=True)
-    fast = AUDetector(device="cpu", landmarks=True)
-    rows = [detector.detect_image(portrait)[0] for detector in (exact, fast)]
-    meshes = [row.mesh for row in rows if row.mesh is not None]
-    assert error(meshes[1].points, meshes[0].points) < 0.2
-    assert np.abs(meshes[1].openness - meshes[0].openness).max() < 0.01
-    types = [detector.settings()["landmark_precision"] for detector in (exact, fast)]
-    assert types == ["float32", "bfloat16" if has_bfloat16() else "float32"]
-
-
-def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(OptionError, match="precision"):
-        MeshAligner(precision="float16")  # type: ignore[arg-type]
 
 
 def test_mirrored_face_has_mirrored_points(aligner: MeshAligner, portrait: UInt8Array) -> None:

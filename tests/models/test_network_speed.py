@@ -25,12 +25,13 @@ from pyfau.models.inference import (
     BFLOAT16_BOUND,
     BFLOAT16_DIFFERENCES,
     accelerate,
+    has_bfloat16,
     prepare,
     resolve_precision,
 )
 from pyfau.models.mdhr import CONTEXT, MDHR, FrameFeatures, NoDynamics
 from pyfau.models.stream import RelateStream
-from pyfau.packed import can_pack, has_bfloat16
+from pyfau.packed import can_pack
 from pyfau.video import read_frames
 from pyfau.weights.store import save_model
 
