@@ -195,7 +195,8 @@ def score_frames(
     # One thread scores a batch while this one finds the faces of the next: OpenCV and torch release
     # the interpreter lock. On a single core, a second thread would only cost switches: a sixteenth
     # of the time of a frame.
-    alone = options.model.device.type == "cpu" and usable_cores() == 1
+    on_one_core = options.model.device.type == "cpu" and usable_cores() == 1
+    scores_in_this_thread = size == 1 or on_one_core
     with ThreadPoolExecutor(1, "pyfau-score") as scorer:
         scoring: Future[_Scored] | None = None
         while True:
@@ -209,7 +210,7 @@ def score_frames(
                 break
             if pipeline.waiting < size:
                 continue
-            if alone or size == 1:
+            if scores_in_this_thread:
                 yield from pipeline.score()
                 continue
             done = scoring.result() if scoring else []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pyfau.cores import usable_cores
 from pyfau.errors import InputError, OptionError, PyfauError
 from pyfau.evaluation.lists import FrameList, cut_clips
 from pyfau.faces.aligner import Aligner
@@ -373,7 +373,7 @@ def predict(
         reader = partial(read_aligned, size=size, keep=keep, limits=limits)
     done: list[range] = []
     failed: list[Failure] = []
-    with bar, ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
+    with bar, ThreadPoolExecutor(min(_READERS, usable_cores())) as pool:
         read = _ahead(pool, frames, folder, [part for _, part, _ in batches], reader)
         for (video, part, last), images in zip(batches, read, strict=True):
             crops, failures = cropper.crop(part, images)
