@@ -278,6 +278,16 @@ class AUDetector:
         """Whether rows get 68 landmarks: the option `landmarks`."""
         return self._options.points is not None
 
+    @property
+    def cuts_planes(self) -> bool:
+        """Whether only small parts of most video frames need to become RGB.
+
+        It is True with the aligner `mesh`. The frames of `pyfau.video.read_video(path,
+        planar=detector.cuts_planes)` get the same scores as in `detect_video`.
+        """
+        shares_halves = getattr(self._options.aligner, "shares_halves", False)
+        return bool(shares_halves) and self.model.config.crop.kind != "box"
+
     def settings(self) -> dict[str, Any]:
         """The settings that the scores depend on, as in the metadata of every result.
 
@@ -318,7 +328,7 @@ class AUDetector:
             MediaError: The file is missing, empty, or not a video.
             OptionError: There is no such stream.
         """
-        reader = read_video(path, stream=stream, limits=self.limits)
+        reader = self._read_video(path, stream)
         chosen = {"stream": stream}
         return self._run(reader, save, overlay, metadata=chosen | dict(metadata or {}))
 
@@ -475,7 +485,7 @@ class AUDetector:
         """
         reader = neutral_frames
         if not isinstance(reader, FrameReader):
-            reader = read_frames(neutral_frames, limits=self.limits)
+            reader = read_frames(neutral_frames, limits=self.limits, planar=self.cuts_planes)
         return measure(self._score(reader, None, None, independent=independent))
 
     def iter_video(
@@ -483,7 +493,7 @@ class AUDetector:
     ) -> Generator[AURow, None, None]:
         """Score a video file row by row, in constant memory; see `detect_video`."""
         self._check_stream()
-        return self.iter_frames(read_video(path, stream=stream, limits=self.limits))
+        return self.iter_frames(self._read_video(path, stream))
 
     def iter_camera(
         self, index: int = 0, *, latency: int = CONTEXT
@@ -516,7 +526,7 @@ class AUDetector:
         options = self._options.with_latency(latency)
         reader = source
         if not isinstance(source, FrameReader):
-            reader = read_frames(source, fps=fps, limits=self.limits)
+            reader = read_frames(source, fps=fps, limits=self.limits, planar=self.cuts_planes)
 
         def rows() -> Generator[AURow, None, None]:
             with reader:
@@ -541,6 +551,10 @@ class AUDetector:
         """
         self._check_stream()
         return AUStream(self._options.with_latency(latency), fps)
+
+    def _read_video(self, path: StrPath, stream: int | None) -> FrameReader:
+        """Open a video in the form of frames that the aligner and the network need."""
+        return read_video(path, stream=stream, limits=self.limits, planar=self.cuts_planes)
 
     def _columns(self) -> dict[str, bool]:
         """Which columns the rows have, as arguments of `AUResult` and `open_writer`."""

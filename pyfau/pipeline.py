@@ -317,21 +317,21 @@ class Pipeline:
 
     def add(self, frame: Frame) -> None:
         """Find the faces of the next frame."""
-        if self._independent or (self._shape is not None and frame.rgb.shape != self._shape):
+        if self._independent or (self._shape is not None and frame.image.shape != self._shape):
             # If the size of the images changes, the scene is another one.
             self._end(self._tracker.reset())
             if self._appearance is not None:
                 self._appearance.reset()
-        self._shape = frame.rgb.shape
+        self._shape = frame.image.shape
         self._pass_hole(frame.index)
-        image = Halves(frame.rgb)
+        image = Halves(frame.image)
         update = self._tracker.update(image)
         config = self._model.config
         crops = [
             cut_face(image, tracked.face, config.crop, config.input_size, self._fit_box)
             for tracked in update.faces
         ]
-        self._separate_people(frame.rgb, update, crops, frame.time_s)
+        self._separate_people(image, update, crops, frame.time_s)
         self._end(update.ended)
         for face_id in update.missed:
             self._run(face_id, gap=True).gap += 1
@@ -343,11 +343,10 @@ class Pipeline:
             self._batch.crops.append(crop)
             if self._options.measures:
                 view = cut_view(image, slot.tracked.face)
-                size = (frame.rgb.shape[1], frame.rgb.shape[0])
-                self._batch.unmeasured.append(_Unmeasured(slot, view, size))
+                self._batch.unmeasured.append(_Unmeasured(slot, view, image.size(0)))
             self._take_points(image, slot)
         if self._keep:
-            self._batch.held_bytes += frame.rgb.nbytes
+            self._batch.held_bytes += frame.image.nbytes
         else:
             frame = Frame(frame.index, frame.time_s, _NO_IMAGE, frame.file)
         self._batch.opened.append(_Open(frame, slots))
@@ -378,7 +377,7 @@ class Pipeline:
             self._appearance.reset()
 
     def _separate_people(
-        self, rgb: UInt8Array, update: TrackerUpdate, crops: list[UInt8Array], time_s: float
+        self, rgb: Halves, update: TrackerUpdate, crops: list[UInt8Array], time_s: float
     ) -> None:
         """Give a new id to a face that is another person than in the frame before."""
         if self._appearance is None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pyfau.planes import Planes
+
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 StrPath = str | os.PathLike[str]
@@ -27,14 +29,19 @@ class Frame:
         index: Position in its source, from 0. A frame that cannot be decoded still has an index.
         time_s: Presentation time in seconds; NaN where the source has no clock (a folder without
             fps).
-        rgb: (H, W, 3) uint8, RGB, upright.
+        image: (H, W, 3) uint8, RGB, upright; or the `Planes` of a frame of a video.
         file: The image file that it was read from; None for video, cameras and arrays.
     """
 
     index: int
     time_s: float
-    rgb: UInt8Array
+    image: UInt8Array | Planes
     file: str | None = None
+
+    @property
+    def rgb(self) -> UInt8Array:
+        """(H, W, 3) uint8, RGB, upright. `Planes` are converted each time."""
+        return self.image.convert() if isinstance(self.image, Planes) else self.image
 
 
 POINTS, EYES = 68, 2  # of a `FaceMesh`

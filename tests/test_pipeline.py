@@ -1,4 +1,4 @@
-"""Threads of the pipeline."""
+"""Threads of the pipeline, and the form of its frames."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pyfau import AUDetector, pipeline
+from pyfau.media.colour import RGBConverter
 from pyfau.media.readers import read_video
 
 FRAMES = 12
@@ -36,3 +37,41 @@ def test_one_core_scores_in_the_same_thread(media: Path, monkeypatch: pytest.Mon
         assert any(name.startswith("pyfau-score") for name in used) == (cores > 1)
     assert len(results[1]) == FRAMES
     np.testing.assert_array_equal(results[1].scores, results[2].scores)
+
+
+def test_only_the_searched_frames_become_rgb(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crops are cut out of the decoder's planes; the scores are nearly the same."""
+    converted = []
+    convert = RGBConverter.convert
+
+    def counted(self: RGBConverter, frame: Any) -> Any:
+        converted.append(frame.pts)
+        return convert(self, frame)
+
+    detector = AUDetector(device="cpu", max_faces=1)
+    clip = media / "single_face.mp4"
+    with read_video(clip) as reader:
+        as_arrays = detector.detect_frames([frame.rgb for frame in reader], fps=reader.fps)
+    monkeypatch.setattr(RGBConverter, "convert", counted)
+    result = detector.detect_video(clip)
+    assert 1 <= len(set(converted)) <= 3 < len(result)
+    assert len(result) == len(as_arrays)
+    differences = np.abs(result.scores - as_arrays.scores)
+    assert differences.mean() < 0.003
+    assert np.quantile(differences, 0.99) < 0.03
+
+
+def test_an_overlay_does_not_change_the_scores(media: Path, tmp_path: Path) -> None:
+    detector = AUDetector(device="cpu")
+    clip = media / "single_face.mp4"
+    plain = detector.detect_video(clip)
+    drawn = detector.detect_video(clip, overlay=tmp_path / "a.mp4")
+    np.testing.assert_array_equal(plain.scores, drawn.scores)
+
+
+def test_an_aligner_that_needs_whole_images_gets_arrays(media: Path) -> None:
+    detector = AUDetector(device="cpu", aligner="mtcnn")
+    clip = media / "single_face.mp4"
+    with read_video(clip) as reader:
+        as_arrays = detector.detect_frames([frame.rgb for frame in reader], fps=reader.fps)
+    np.testing.assert_array_equal(detector.detect_video(clip).scores, as_arrays.scores)

@@ -71,12 +71,12 @@ def cut(rgb: Image, matrix: npt.NDArray[np.float64], size: int) -> UInt8Array:
     given in fractions of the crop means the same at every crop size.
 
     Args:
-        rgb: (H, W, 3) uint8, RGB, or its `Halves`, which several crops can share.
+        rgb: (H, W, 3) uint8, RGB; `Planes`; or its `Halves`, which several crops can share.
         matrix: (2, 3) image to crop.
         size: Side of the crop in pixels.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8, RGB.
     """
     halves = halves_of(rgb)
     to_image = cv2.invertAffineTransform(matrix)

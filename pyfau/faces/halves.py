@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pyfau.planes import Planes
 from pyfau.types import UInt8Array
 
 # A part is halved with a margin of one part in this number, because the next crop of the same face
@@ -18,7 +19,7 @@ class Part(NamedTuple):
     """A part of an image that was halved one or more times.
 
     Attributes:
-        pixels: (h, w, 3) uint8, RGB.
+        pixels: (h, w, 3) or (h, w) uint8.
         x: Column of the first pixel in the halved image.
         y: Row of the first pixel in the halved image.
     """
@@ -37,42 +38,30 @@ class Part(NamedTuple):
         return self.pixels[top:bottom, left:right]
 
 
-class Halves:
-    """An image and halved copies of the parts that were needed so far.
+class Pyramid:
+    """Pixels and halved copies of the parts that were needed so far.
 
-    To halve a large face takes longer than to cut its crop out of the halved image. The crops of a
-    face overlap, so each place is halved only once. Halving begins at the first pixel of the image.
-    The pixels of the halved image therefore stay in place when a face moves.
+    Halving begins at the first pixel of the image. The pixels of the halved image therefore stay in
+    place when a face moves.
 
-    Attributes:
-        rgb: (H, W, 3) uint8, RGB. It must not change afterwards.
+    Args:
+        pixels: (H, W, 3) or (H, W) uint8. They must not change afterwards.
     """
 
-    def __init__(self, rgb: UInt8Array) -> None:
-        self.rgb = rgb
+    def __init__(self, pixels: UInt8Array) -> None:
+        self._pixels = pixels
         self._parts: dict[int, list[Part]] = {}
 
     def size(self, times: int) -> tuple[int, int]:
-        """Width and height of the image after it was halved some times, rounded up."""
-        height, width = self.rgb.shape[:2]
+        """Width and height after some halvings, rounded up."""
+        height, width = self._pixels.shape[:2]
         unit = 1 << times
         return -(-width // unit), -(-height // unit)
 
     def part(self, times: int, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
-        """A part of the halved image.
-
-        Args:
-            times: How many times the image is halved, from 0.
-            x0: First column, in pixels of the halved image.
-            y0: First row.
-            x1: Column after the last one, inside the halved image.
-            y1: Row after the last one.
-
-        Returns:
-            (y1 - y0, x1 - x0, 3) uint8, RGB.
-        """
+        """A part of the halved pixels; see `Halves.part`."""
         if not times:
-            return self.rgb[y0:y1, x0:x1]
+            return self._pixels[y0:y1, x0:x1]
         parts = self._parts.setdefault(times, [])
         inner = (part.inner(x0, y0, x1, y1) for part in parts)
         found = next((pixels for pixels in inner if pixels is not None), None)
@@ -100,9 +89,87 @@ class Halves:
         return np.asarray(border, np.uint8)
 
 
-Image = UInt8Array | Halves
+class Halves:
+    """An image and halved copies of the parts that were needed so far.
+
+    To halve a large face takes longer than to cut its crop out of the halved image. The crops of a
+    face overlap, so each place is halved only once.
+
+    An image in `Planes` is halved in its own colours. Only the parts that a crop needs become RGB.
+
+    Args:
+        image: (H, W, 3) uint8, RGB, or `Planes`. It must not change afterwards.
+    """
+
+    def __init__(self, image: UInt8Array | Planes) -> None:
+        self._planes = image if isinstance(image, Planes) else None
+        self._rgb = None if isinstance(image, Planes) else image
+        pixels = (image.luma, image.blue, image.red) if isinstance(image, Planes) else (image,)
+        self._pyramids = [Pyramid(channels) for channels in pixels]
+
+    @property
+    def rgb(self) -> UInt8Array:
+        """(H, W, 3) uint8, RGB: the whole image. `Planes` are converted once."""
+        if self._rgb is None:
+            assert self._planes is not None
+            self._rgb = self._planes.convert()
+        return self._rgb
+
+    def grey(self, size: tuple[int, int]) -> UInt8Array:
+        """A small grey copy (h, w) of the image.
+
+        Args:
+            size: Its width and height in pixels.
+        """
+        whole = self.rgb if self._planes is None else self._planes.luma
+        small = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+        if self._planes is None:
+            small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        return np.asarray(small, np.uint8)
+
+    def size(self, times: int) -> tuple[int, int]:
+        """Width and height of the image after it was halved some times, rounded up."""
+        return self._pyramids[0].size(times)
+
+    def part(self, times: int, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        """A part of the halved image.
+
+        Args:
+            times: How many times the image is halved, from 0.
+            x0: First column, in pixels of the halved image.
+            y0: First row.
+            x1: Column after the last one, inside the halved image.
+            y1: Row after the last one.
+
+        Returns:
+            (y1 - y0, x1 - x0, 3) uint8, RGB.
+        """
+        first, *colours = self._pyramids
+        pixels = first.part(times, x0, y0, x1, y1)
+        if self._planes is None:
+            return pixels
+        if times:
+            blue, red = (plane.part(times - 1, x0, y0, x1, y1) for plane in colours)
+        else:
+            blue, red = (_doubled(plane, x0, y0, x1, y1) for plane in colours)
+        merged = cv2.merge([pixels, blue, red])
+        return np.asarray(cv2.transform(merged, self._planes.to_rgb), np.uint8)
+
+
+def _doubled(plane: Pyramid, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+    """A part (y1 - y0, x1 - x0) of a plane with twice its width and height.
+
+    Each pixel becomes four, as in FFmpeg's conversion to RGB.
+    """
+    left, top = x0 // 2, y0 // 2
+    part = plane.part(0, left, top, (x1 + 1) // 2, (y1 + 1) // 2)
+    doubled = cv2.resize(part, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(doubled[y0 - 2 * top : y1 - 2 * top, x0 - 2 * left : x1 - 2 * left], np.uint8)
+
+
+Image = UInt8Array | Planes | Halves
 
 
 def halves_of(image: Image) -> Halves:
-    """The image with its halved copies; an array has none so far."""
+    """The image with its halved copies; an array or `Planes` have none so far."""
     return image if isinstance(image, Halves) else Halves(image)

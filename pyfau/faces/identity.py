@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pyfau.faces.crop import crop_face
+from pyfau.faces.halves import Image
 from pyfau.packed import NO_NORM, can_pack, convolve, pack, project
 from pyfau.types import Face, FloatArray, UInt8Array
 
@@ -106,7 +107,7 @@ def _network() -> IdentityNetwork:
     return network
 
 
-def cut_identity(rgb: UInt8Array, face: Face) -> UInt8Array:
+def cut_identity(rgb: Image, face: Face) -> UInt8Array:
     """(150, 150, 3) uint8, RGB: the aligned face as the network expects it."""
     return crop_face(rgb, face.landmarks, _TEMPLATE, SIDE)
 

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyfau.faces.boxes import centre, longer_side
+from pyfau.faces.halves import Image
 from pyfau.faces.identity import cut_identity, describe_crops
 from pyfau.faces.tracker import TrackedFace, TrackerUpdate
-from pyfau.types import FloatArray, UInt8Array
+from pyfau.types import FloatArray
 
 # Distances of descriptors. In clips of 49 people, 96 % of the pairs of one person are under 0.45
 # and 98.6 % under 0.5, and of the pairs of two people 0.01 % and 0.15 %.
@@ -47,11 +48,11 @@ class People:
         self._lost: set[int] = set()  # tracks without a face in the frame before
         self._new: dict[int, FloatArray] = {}  # descriptors of this frame
 
-    def decide(self, rgb: UInt8Array, update: TrackerUpdate, changed: Owners) -> Owners:
+    def decide(self, rgb: Image, update: TrackerUpdate, changed: Owners) -> Owners:
         """Find the tracks whose id is that of another person.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             update: The tracks of this frame.
             changed: Tracks whose appearance changed, as `Appearance.compare` returns them.
 
@@ -80,11 +81,11 @@ class People:
         self._new = descriptors
         return owners
 
-    def learn(self, rgb: UInt8Array, update: TrackerUpdate, names: dict[int, int]) -> None:
+    def learn(self, rgb: Image, update: TrackerUpdate, names: dict[int, int]) -> None:
         """Store the descriptors of this frame under the final ids.
 
         Args:
-            rgb: (H, W, 3) uint8, RGB.
+            rgb: (H, W, 3) uint8, RGB, or its `Halves`.
             update: The tracks of this frame, after they were renamed.
             names: The new ids of renamed tracks.
         """
@@ -118,7 +119,7 @@ class People:
         step = float(np.linalg.norm(centre(box) - centre(before)))
         return step > _JUMP * longer_side(before)
 
-    def _describe(self, rgb: UInt8Array, faces: Sequence[TrackedFace]) -> dict[int, FloatArray]:
+    def _describe(self, rgb: Image, faces: Sequence[TrackedFace]) -> dict[int, FloatArray]:
         """The descriptor (128,) of each face that is large enough."""
         usable = [
             tracked

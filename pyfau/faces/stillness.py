@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pyfau.types import FloatArray, UInt8Array
+from pyfau.faces.halves import Halves
+from pyfau.types import FloatArray
 
 # Longer side of the copies in pixels. The smallest face that a search finds has two of them.
 _SIDE = 96
@@ -23,21 +23,21 @@ class Stillness:
         self._last: npt.NDArray[np.int16] | None = None
         self._size = (0, 0)
 
-    def remember(self, rgb: UInt8Array) -> None:
-        """Store the frame (H, W, 3) of a search."""
-        self._last = _shrink(rgb)
-        self._size = (rgb.shape[1], rgb.shape[0])
+    def remember(self, image: Halves) -> None:
+        """Store the frame of a search."""
+        self._last = _shrink(image)
+        self._size = image.size(0)
 
     def reset(self) -> None:
         """Forget the last frame."""
         self._last = None
 
-    def is_still(self, rgb: UInt8Array, boxes: Sequence[FloatArray]) -> bool:
+    def is_still(self, image: Halves, boxes: Sequence[FloatArray]) -> bool:
         """Whether nothing has changed outside the boxes (4,) XYXY of known faces."""
-        if self._last is None or self._size != (rgb.shape[1], rgb.shape[0]):
+        if self._last is None or self._size != image.size(0):
             return False
-        change = np.abs(_shrink(rgb) - self._last)
-        scale = change.shape[1] / rgb.shape[1]
+        change = np.abs(_shrink(image) - self._last)
+        scale = change.shape[1] / image.size(0)[0]
         for box in boxes:
             margin = _MARGIN * (box[2:] - box[:2])
             low = np.floor((box[:2] - margin) * scale).astype(int)
@@ -47,9 +47,10 @@ class Stillness:
         return bool(change.max() <= _CHANGE)
 
 
-def _shrink(rgb: UInt8Array) -> npt.NDArray[np.int16]:
+def _shrink(image: Halves) -> npt.NDArray[np.int16]:
     """A small grey copy."""
-    scale = _SIDE / max(rgb.shape[:2])
-    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.int16)
+    width, height = image.size(0)
+    scale = _SIDE / max(width, height)
+    return image.grey((max(1, round(width * scale)), max(1, round(height * scale)))).astype(
+        np.int16
+    )

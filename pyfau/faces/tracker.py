@@ -172,16 +172,15 @@ class FaceTracker:
             that ended.
         """
         image = halves_of(image)
-        rgb = image.rgb
         switched = [t.face_id for t in self._tracks if t.turns != t.seen_turns]
         lost = self._follow(image)
         self._since_search += 1
         full = self._max_faces is not None and len(self._tracks) >= self._max_faces
         due = self._since_search >= self._detect_every and not full
-        if not self._tracks or lost or (due and not self._can_wait(rgb)):
+        if not self._tracks or lost or (due and not self._can_wait(image)):
             self._since_search = 0
             self._search(image, lost)
-            self._remember(rgb)
+            self._remember(image)
         update = TrackerUpdate([], turned=switched)
         for track in lost:
             track.missed += 1
@@ -254,7 +253,7 @@ class FaceTracker:
         self._stillness.reset()
         return names
 
-    def _can_wait(self, rgb: UInt8Array) -> bool:
+    def _can_wait(self, image: Halves) -> bool:
         """Whether a search that is due can wait, because the scene has not changed.
 
         This is only for aligners with `follow`. The others keep their fixed interval, because a
@@ -263,17 +262,17 @@ class FaceTracker:
         if self._follow_faces is None or self._still_intervals >= _MOST_STILL - 1:
             return False
         boxes = [track.face.box_xyxy for track in self._tracks]
-        if not self._stillness.is_still(rgb, boxes):
+        if not self._stillness.is_still(image, boxes):
             return False
         self._still_intervals += 1
         self._since_search = 0
         return True
 
-    def _remember(self, rgb: UInt8Array) -> None:
+    def _remember(self, image: Halves) -> None:
         """Keep the frame of a search for `_can_wait`."""
         self._still_intervals = 0
         if self._follow_faces is not None:
-            self._stillness.remember(rgb)
+            self._stillness.remember(image)
 
     def _follow(self, image: Halves) -> list[_Track]:
         """Refine the faces of the last frame; returns the tracks without a face now."""
@@ -282,7 +281,7 @@ class FaceTracker:
         refined = self._refine(image, seen)
         kept: list[_Track] = []
         for track, turned in zip(seen, refined, strict=True):
-            face = turn_face_back(turned, track.turns, size_of(image.rgb))
+            face = turn_face_back(turned, track.turns, image.size(0))
             # If two tracks reach the same face, the older track keeps it.
             taken = any(overlap(face.box_xyxy, other.face.box_xyxy) > _SAME_FACE for other in kept)
             if not _usable(face) or taken:

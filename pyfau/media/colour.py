@@ -12,15 +12,19 @@ filter `lut3d` of FFmpeg interpolates in it.
 from __future__ import annotations
 
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
+from pyfau.errors import MediaError
+from pyfau.planes import Planes
 from pyfau.types import UInt8Array
 
 Array = npt.NDArray[np.float64]
@@ -30,6 +34,21 @@ _PQ, _HLG = 16, 18
 _UNSPECIFIED, _RGB_MATRIX = 2, 0
 _BT601 = 5  # the scaler's name for it
 _FULL_RANGE = 2
+
+# Formats whose frames can stay in planes, and whether their range is full in every case.
+_PLANAR = {"yuv420p": False, "yuvj420p": True}
+# Shares of red and blue in the brightness, for the colour matrices of ordinary video.
+_LUMA_SHARES = {
+    1: (0.2126, 0.0722),  # BT.709
+    4: (0.30, 0.11),  # FCC
+    5: (0.299, 0.114),  # BT.601
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),  # SMPTE 240M
+    9: (0.2627, 0.0593),  # BT.2020
+}
+# FFmpeg's scaler rounds down in several steps. The means of its colours are lower by these levels,
+# in red, green and blue.
+_LOST_OF_FULL, _LOST_OF_LIMITED = (0.5, 1.0, 0.5), (1.0, 1.5, 1.0)
 
 _LATTICE = 33  # points on each axis of the 3D table; its file has 36,000 lines
 _PEAK_NITS = 1000.0  # brighter than nearly all that such files hold
@@ -67,6 +86,29 @@ class RGBConverter:
         self._reformatter = VideoReformatter()
         self._toned: tuple[Any, Graph] | None = None
         self._exposure: _Exposure | None = None
+        self._lock = threading.Lock()  # frames in planes are converted later, in other threads
+
+    def planes(self, frame: Any) -> Planes | None:
+        """The planes of a frame, without a copy.
+
+        Args:
+            frame: An `av.VideoFrame`.
+
+        Returns:
+            None if the frame has another format than 4:2:0 with 8 bits, a high dynamic range, an
+            unusual colour matrix, or an odd width or height.
+        """
+        if frame.format.name not in _PLANAR or is_hdr(frame):
+            return None
+        if frame.width % 2 or frame.height % 2 or any(p.line_size <= 0 for p in frame.planes):
+            return None
+        matrix = int(frame.colorspace)
+        is_full = _PLANAR[frame.format.name] or int(frame.color_range) == _FULL_RANGE
+        to_rgb = _matrix_to_rgb(_BT601 if matrix == _UNSPECIFIED else matrix, is_full)
+        if to_rgb is None:
+            return None
+        luma, blue, red = (_plane(plane) for plane in frame.planes)
+        return Planes(luma, blue, red, to_rgb, lambda: self.convert(frame))
 
     def convert(self, frame: Any) -> UInt8Array:
         """Convert a frame.
@@ -76,7 +118,20 @@ class RGBConverter:
 
         Returns:
             (H, W, 3) uint8 RGB, contiguous.
+
+        Raises:
+            MediaError: FFmpeg cannot convert these colours, such as those of the matrix YCgCo.
         """
+        try:
+            with self._lock:
+                return self._convert(frame)
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"FFmpeg cannot convert its colours: pixel format {frame.format.name}, matrix "
+                f"{int(frame.colorspace)} of ITU-T H.273 ({error.strerror})"
+            ) from error
+
+    def _convert(self, frame: Any) -> UInt8Array:
         transfer = int(frame.color_trc)
         if transfer in (_PQ, _HLG):
             return _pixels(self._tone(frame, transfer))
@@ -111,6 +166,33 @@ class RGBConverter:
 def is_hdr(frame: Any) -> bool:
     """Whether a frame has a high dynamic range."""
     return int(frame.color_trc) in (_PQ, _HLG)
+
+
+@lru_cache(maxsize=16)
+def _matrix_to_rgb(matrix: int, is_full: bool) -> Array | None:
+    """RGB from Y', Cb, Cr and 1 with the mean levels of FFmpeg's scaler: (3, 4), ITU-T H.273."""
+    if matrix not in _LUMA_SHARES:
+        return None
+    red, blue = _LUMA_SHARES[matrix]
+    green = 1 - red - blue
+    luma, chroma, black = (1.0, 1.0, 0) if is_full else (255 / 219, 255 / 224, 16)
+    to_red, to_blue = 2 * chroma * (1 - red), 2 * chroma * (1 - blue)
+    linear = np.array(
+        [
+            [luma, 0, to_red],
+            [luma, -to_blue * blue / green, -to_red * red / green],
+            [luma, to_blue, 0],
+        ]
+    )
+    lost = np.array(_LOST_OF_FULL if is_full else _LOST_OF_LIMITED)
+    shift = -linear @ np.array([black, 128, 128]) - lost
+    return np.concatenate([linear, shift[:, None]], axis=1)
+
+
+def _plane(plane: Any) -> UInt8Array:
+    """A plane of a frame without a copy and without the padding of its lines."""
+    lines = np.frombuffer(plane, np.uint8, plane.line_size * plane.height)
+    return lines.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def _pixels(rgb: Any) -> UInt8Array:

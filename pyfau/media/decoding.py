@@ -27,8 +27,9 @@ from pyfau.media.endings import has_fragment, lost_at_ts_end
 from pyfau.media.formats import CONTAINERS, check_pixels, open_container
 from pyfau.media.frames import Frames
 from pyfau.media.limits import Limits
-from pyfau.media.upright import make_upright, square_size, turn_of
-from pyfau.types import Frame
+from pyfau.media.upright import make_upright, square_size, turn_of, turn_planes
+from pyfau.planes import Planes
+from pyfau.types import Frame, UInt8Array
 
 # Packets are read some time before they are decoded, for the clock: see `pyfau.media.clock`.
 _AHEAD_PACKETS = 24
@@ -49,6 +50,7 @@ _MAX_RESCUED = 32
 # Dolby Vision without a base layer for other players (profile 5) has these tags.
 _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 _UNSPECIFIED = 2
+_BLANK = av.VideoFrame(2, 2, "gray")
 # These containers have one length for all streams, which FFmpeg copies to each.
 _SHARED_LENGTH = ("asf",)
 # In these containers, FFmpeg and mkvmerge state exactly where the last frame ends.
@@ -83,6 +85,7 @@ class VideoDecoder:
         limits: Larger files and frames are refused.
         threads: Number of decoding threads. Each keeps its own frames in memory.
         containers: Names of the containers that may be opened.
+        planar: Whether frames may be `Planes`.
 
     Attributes:
         fps: Frames per second; the average if the rate varies; None if unknown.
@@ -102,9 +105,12 @@ class VideoDecoder:
         limits: Limits,
         threads: int,
         containers: Sequence[str] = CONTAINERS,
+        planar: bool = False,
     ) -> None:
         self.warnings: list[str] = []
         self._limits = limits
+        self._planar = planar
+        self._converter = RGBConverter()
         self._container = open_container(path, limits, containers)
         try:
             self._stream = self._choose(number)
@@ -153,14 +159,21 @@ class VideoDecoder:
     def frames(self) -> Frames:
         """Decode the frames. Their `index` and `time_s` only increase."""
         try:
-            converter = RGBConverter()
             for image, place in _Deinterlacer().filtered(self._placed()):
-                rgb = make_upright(converter.convert(image), place.pixel_aspect, place.turn)
-                yield Frame(place.stamp.index, place.stamp.time_s, rgb)
+                yield Frame(place.stamp.index, place.stamp.time_s, self._upright(image, place))
             self.clock.finish(self._exact_end_s(), self._slack())
             self._sum_up()
         finally:
             self._container.close()
+
+    def _upright(self, image: Any, place: _Place) -> UInt8Array | Planes:
+        """The upright planes of a frame if they are wanted; else its upright RGB image."""
+        size = (image.width, image.height)
+        if self._planar and square_size(size, place.pixel_aspect) == size:
+            planes = self._converter.planes(image)
+            if planes is not None:
+                return turn_planes(planes, place.turn)
+        return make_upright(self._converter.convert(image), place.pixel_aspect, place.turn)
 
     def _choose(self, number: int | None) -> Any:
         streams = [
@@ -735,10 +748,14 @@ def _place_among(held: list[tuple[Any, float | None]], stamp: float, last: float
 
 
 def _display_matrix(frame: Any) -> bytes | None:
-    for item in frame.side_data:
-        if item.type.name == "DISPLAYMATRIX":
-            return bytes(item)
-    return None
+    side_data = frame.side_data
+    matrices = [bytes(item) for item in side_data if item.type.name == "DISPLAYMATRIX"]
+    # In PyAV, a frame and its side data refer to each other, so the frame would stay in memory
+    # until Python collects garbage. FFmpeg would then need new memory for every frame, which takes
+    # longer than the decoding of a large frame. After this call, the side data refer to another
+    # frame.
+    type(side_data).__init__(side_data, _BLANK)
+    return matrices[0] if matrices else None
 
 
 def _to_seconds(stamp: int, base: Fraction) -> float:

@@ -55,7 +55,7 @@ class FrameReader(Iterator[Frame]):
         self.failures: list[Failure] = [] if failures is None else failures
         self.warnings: list[str] = [] if warnings is None else warnings
         self.holes: list[Hole] = [] if holes is None else holes
-        self.size = None if first is None else (first.rgb.shape[1], first.rgb.shape[0])
+        self.size = None if first is None else (first.image.shape[1], first.image.shape[0])
         self._first = None if ahead else first
         source = _Ahead(frames, ahead, first) if ahead else frames
         self._frames: Iterator[Frame] = source
@@ -153,7 +153,7 @@ class _Ahead(Iterator[Frame]):
             return not self._stopped
 
     def _has_room(self, frame: Frame) -> bool:
-        held = sum(other.rgb.nbytes for other in self._queue)
+        held = sum(other.image.nbytes for other in self._queue)
         return not held or (
-            len(self._queue) < self._depth and held + frame.rgb.nbytes <= _AHEAD_BYTES
+            len(self._queue) < self._depth and held + frame.image.nbytes <= _AHEAD_BYTES
         )

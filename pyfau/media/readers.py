@@ -29,7 +29,11 @@ from pyfau.types import Failure, Frame, StrPath
 
 
 def read_frames(
-    source: int | StrPath | Iterable[Any], *, fps: float | None = None, limits: Limits = LIMITS
+    source: int | StrPath | Iterable[Any],
+    *,
+    fps: float | None = None,
+    limits: Limits = LIMITS,
+    planar: bool = False,
 ) -> FrameReader:
     """Read whatever `source` is.
 
@@ -38,6 +42,7 @@ def read_frames(
             paths; iterable of images as arrays, or one (T, H, W, 3) array.
         fps: Frames per second of images or arrays, which have no clock.
         limits: Larger files are refused before they are decoded.
+        planar: As for `read_video`.
 
     Raises:
         MediaError: The source cannot be read.
@@ -55,7 +60,9 @@ def read_frames(
         raise OptionError(
             f"fps={fps!r}: it is for images and arrays, a video or camera has its own clock"
         )
-    return read_camera(source) if isinstance(source, int) else read_video(source, limits=limits)
+    if isinstance(source, int):
+        return read_camera(source)
+    return read_video(source, limits=limits, planar=planar)
 
 
 def read_video(
@@ -65,6 +72,7 @@ def read_video(
     stream: int | None = None,
     limits: Limits = LIMITS,
     containers: Sequence[str] = CONTAINERS,
+    planar: bool = False,
 ) -> FrameReader:
     """Open a video file and decode its first frame.
 
@@ -80,6 +88,9 @@ def read_video(
         limits: Larger media are refused.
         containers: FFmpeg's names of the containers that are opened, among those of
             `pyfau.media.formats.CONTAINERS`.
+        planar: Whether `Frame.image` may be `pyfau.planes.Planes`. This saves most of the
+            conversion to RGB if only small parts of the frames are needed. `Frame.rgb` then
+            converts.
 
     Raises:
         MediaError: The file is missing, empty, no video, too large, or no frame of it can be
@@ -97,7 +108,7 @@ def read_video(
     threads = max(1, cv2.getNumThreads())
     try:
         check_file(path)
-        decoder = VideoDecoder(path, number, limits, threads, containers)
+        decoder = VideoDecoder(path, number, limits, threads, containers, planar)
         frames = decoder.frames()
         first = next(frames, None)
     except MediaError as error:

@@ -10,6 +10,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
+from pyfau.planes import Planes
 from pyfau.types import UInt8Array
 
 _Turn = Callable[[UInt8Array], "cv2.typing.MatLike"]
@@ -47,6 +48,26 @@ def turn_of(matrix: bytes | None) -> tuple[int, int, int, int]:
         return float(turn[0] * a + turn[1] * b + turn[2] * c + turn[3] * d) / size
 
     return max(_TURNS, key=likeness)
+
+
+def turn_planes(planes: Planes, turn: tuple[int, int, int, int]) -> Planes:
+    """Turn an image with square pixels as `make_upright` does.
+
+    Args:
+        planes: An image of even width and height.
+        turn: From `turn_of`.
+    """
+    change = _TURNS[turn]
+    if change is None:
+        return planes
+    luma, blue, red = (
+        np.asarray(change(plane), np.uint8) for plane in (planes.luma, planes.blue, planes.red)
+    )
+
+    def convert() -> UInt8Array:
+        return make_upright(planes.convert(), None, turn)
+
+    return Planes(luma, blue, red, planes.to_rgb, convert)
 
 
 def make_upright(

@@ -351,7 +351,12 @@ class _Clip:
         self._size: tuple[int, int] | None = None
 
     def open(self) -> dict[str, Any]:
-        reader = open_clip(self.path, self._most_seconds, self._detector.limits)
+        reader = open_clip(
+            self.path,
+            self._most_seconds,
+            self._detector.limits,
+            planar=self._detector.cuts_planes,
+        )
         self._warnings = reader.warnings
         self._size = reader.size
         width, height = reader.size or (0, 0)

@@ -68,8 +68,16 @@ def is_container(head: bytes) -> bool:
     )
 
 
-def open_clip(path: Path, most_seconds: float, limits: Limits = LIMITS) -> FrameReader:
+def open_clip(
+    path: Path, most_seconds: float, limits: Limits = LIMITS, *, planar: bool = False
+) -> FrameReader:
     """Open an uploaded clip.
+
+    Args:
+        path: Its file.
+        most_seconds: Longer clips are refused.
+        limits: Larger clips are refused.
+        planar: As for `pyfau.media.readers.read_video`.
 
     Returns:
         Its reader.
@@ -80,7 +88,7 @@ def open_clip(path: Path, most_seconds: float, limits: Limits = LIMITS) -> Frame
     lower = dataclasses.replace(limits, frame_pixels=limits.upload_pixels)
     try:
         _check_container(path, limits)
-        reader = read_video(path, ahead=2, limits=lower)
+        reader = read_video(path, ahead=2, limits=lower, planar=planar)
     except MediaError as error:  # without the path, which the client must not see
         raise MediaError(str(error).replace(str(path), "the clip")) from error
     if reader.fps and reader.frame_count:

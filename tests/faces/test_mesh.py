@@ -12,6 +12,7 @@ import torch
 
 from pyfau import AUDetector
 from pyfau.cli import main
+from pyfau.faces.halves import Halves
 from pyfau.faces.mesh import MeshAligner
 from pyfau.faces.mesh_pose import mesh_pose
 from pyfau.faces.mtcnn import MTCNNAligner
@@ -324,17 +325,17 @@ def test_a_still_scene_is_searched_rarely() -> None:
 def test_stillness_ignores_known_faces_and_sees_newcomers() -> None:
     stillness = Stillness()
     empty = np.zeros((90, 160, 3), np.uint8)
-    assert not stillness.is_still(empty, [])
-    stillness.remember(empty)
-    assert stillness.is_still(empty, [])
+    assert not stillness.is_still(Halves(empty), [])
+    stillness.remember(Halves(empty))
+    assert stillness.is_still(Halves(empty), [])
     face = empty.copy()
     face[20:40, 30:50] = 200
-    assert not stillness.is_still(face, [])
-    assert stillness.is_still(face, [np.array([30, 20, 50, 40], np.float32)])
-    assert stillness.is_still(empty, [np.array([-500, -500, -400, -400], np.float32)])
-    assert not stillness.is_still(np.zeros((80, 160, 3), np.uint8), [])
+    assert not stillness.is_still(Halves(face), [])
+    assert stillness.is_still(Halves(face), [np.array([30, 20, 50, 40], np.float32)])
+    assert stillness.is_still(Halves(empty), [np.array([-500, -500, -400, -400], np.float32)])
+    assert not stillness.is_still(Halves(np.zeros((80, 160, 3), np.uint8)), [])
     stillness.reset()
-    assert not stillness.is_still(empty, [])
+    assert not stillness.is_still(Halves(empty), [])
 
 
 def test_scores_are_close_to_those_of_mtcnn(media: Path) -> None:

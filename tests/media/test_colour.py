@@ -141,3 +141,17 @@ def test_dolby_vision_without_a_base_layer_is_refused(
     path.write_bytes(raw.replace(b"hev1", b"dvhe"))
     with pytest.raises(MediaError, match="Dolby Vision of profile 5"):
         read_video(path)
+
+
+def test_colours_that_ffmpeg_cannot_convert_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "ycgco.mkv"
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace = 8
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        frame.colorspace, frame.pts, frame.time_base = 8, 0, Fraction(1, 25)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with pytest.raises(MediaError, match=r"ycgco\.mkv: FFmpeg cannot convert .* matrix 8"):
+        read_video(path)
