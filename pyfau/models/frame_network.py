@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyfau.errors import InputError
 from pyfau.models.frame_config import FrameConfig
+from pyfau.models.pixels import normalise
 from pyfau.types import UInt8Array
 
 
@@ -91,7 +92,7 @@ class FrameNetwork(nn.Module, ABC):
         if kind != "uint8" or len(shape) < 3 or shape[-3:] != (size, size, 3):
             raise InputError(f"expected uint8 crops (..., {size}, {size}, 3), got {kind} {shape}")
         x = torch.as_tensor(np.ascontiguousarray(crops)) if isinstance(crops, np.ndarray) else crops
-        return (x.to(self.device).movedim(-1, -3).float() - self.mean) / self.std
+        return normalise(x.to(self.device), self.mean, self.std)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score clips. Every frame is scored on its own.

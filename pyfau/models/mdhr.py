@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pyfau.errors import InputError, OptionError
 from pyfau.models.backbones import build_backbone
 from pyfau.models.config import GRID, MDHRConfig
+from pyfau.models.pixels import normalise
 from pyfau.packed import PackedLinear, project, scale_and_shift
 from pyfau.types import UInt8Array
 
@@ -411,8 +412,7 @@ class MDHR(nn.Module):
         )
         if self.device.type == "cuda" and not x.is_cuda:
             x = x.pin_memory()  # the CPU does not wait for a copy from pinned memory
-        x = x.to(self.device, non_blocking=True).movedim(-1, -3)
-        return (x.float() - self.mean) / self.std
+        return normalise(x.to(self.device, non_blocking=True), self.mean, self.std)
 
     def encode(self, x: Tensor) -> FrameFeatures:
         """Compute everything that depends on one frame.
