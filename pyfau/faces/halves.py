@@ -63,10 +63,9 @@ class Pyramid:
         if not times:
             return self._pixels[y0:y1, x0:x1]
         parts = self._parts.setdefault(times, [])
-        inner = (part.inner(x0, y0, x1, y1) for part in parts)
-        found = next((pixels for pixels in inner if pixels is not None), None)
-        if found is not None:
-            return found
+        known = _find(parts, x0, y0, x1, y1)
+        if known is not None:
+            return known
         # Only the first step takes long, so only its result has a margin.
         margin = max(x1 - x0, y1 - y0) // _SHARE if times == 1 else 0
         width, height = self.size(times)
@@ -106,6 +105,7 @@ class Halves:
         self._rgb = None if isinstance(image, Planes) else image
         pixels = (image.luma, image.blue, image.red) if isinstance(image, Planes) else (image,)
         self._pyramids = [Pyramid(channels) for channels in pixels]
+        self._converted: dict[int, list[Part]] = {}
 
     @property
     def rgb(self) -> UInt8Array:
@@ -144,16 +144,27 @@ class Halves:
         Returns:
             (y1 - y0, x1 - x0, 3) uint8, RGB.
         """
-        first, *colours = self._pyramids
-        pixels = first.part(times, x0, y0, x1, y1)
         if self._planes is None:
-            return pixels
+            return self._pyramids[0].part(times, x0, y0, x1, y1)
+        parts = self._converted.setdefault(times, [])
+        known = _find(parts, x0, y0, x1, y1)
+        if known is not None:
+            return known
+        luma, *colours = self._pyramids
         if times:
             blue, red = (plane.part(times - 1, x0, y0, x1, y1) for plane in colours)
         else:
             blue, red = (_doubled(plane, x0, y0, x1, y1) for plane in colours)
-        merged = cv2.merge([pixels, blue, red])
-        return np.asarray(cv2.transform(merged, self._planes.to_rgb), np.uint8)
+        merged = cv2.merge([luma.part(times, x0, y0, x1, y1), blue, red])
+        rgb = np.asarray(cv2.transform(merged, self._planes.to_rgb), np.uint8)
+        parts.append(Part(rgb, x0, y0))
+        return rgb
+
+
+def _find(parts: list[Part], x0: int, y0: int, x1: int, y1: int) -> UInt8Array | None:
+    """The pixels of a rectangle if one of the parts contains it."""
+    inner = (part.inner(x0, y0, x1, y1) for part in parts)
+    return next((pixels for pixels in inner if pixels is not None), None)
 
 
 def _doubled(plane: Pyramid, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:

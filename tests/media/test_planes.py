@@ -77,6 +77,14 @@ def test_a_part_does_not_depend_on_the_other_parts(times: int) -> None:
         np.testing.assert_array_equal(halves.part(times, x0, y0, x1, y1), whole[y0:y1, x0:x1])
 
 
+def test_a_place_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = Halves(planes_of(make_frame()))
+    wide = [halves.part(times, 4, 2, 19, 11) for times in (0, 1, 2)]
+    monkeypatch.setattr(cv2, "transform", lambda *_: pytest.fail("a part was converted again"))
+    for times in (0, 1, 2):
+        np.testing.assert_array_equal(halves.part(times, 5, 3, 18, 11), wide[times][1:9, 1:14])
+
+
 @pytest.mark.parametrize("step", [0.7, 1.5, 2.5, 5.0, 9.0])
 def test_crops_equal_those_of_the_converted_image(step: float) -> None:
     planes = planes_of(make_frame(size=(480, 640)))
