@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from pyfau.checks import is_number
-from pyfau.cores import usable_cores
+from pyfau.cores import own_cores
 from pyfau.errors import OptionError
 from pyfau.faces.aligner import Aligner
 from pyfau.faces.appearance import Appearance
@@ -194,9 +194,8 @@ def score_frames(
     source = iter(frames)
     # One thread scores a batch while this one finds the faces of the next: OpenCV and torch release
     # the interpreter lock. On a single core, a second thread would only cost switches: a sixteenth
-    # of the time of a frame.
-    on_one_core = options.model.device.type == "cpu" and usable_cores() == 1
-    scores_in_this_thread = size == 1 or on_one_core
+    # of the time of a frame. With several jobs, the share of this process grows at the end.
+    on_cpu = options.model.device.type == "cpu"
     with ThreadPoolExecutor(1, "pyfau-score") as scorer:
         scoring: Future[_Scored] | None = None
         while True:
@@ -210,11 +209,12 @@ def score_frames(
                 break
             if pipeline.waiting < size:
                 continue
-            if scores_in_this_thread:
-                yield from pipeline.score()
-                continue
             done = scoring.result() if scoring else []
-            scoring = scorer.submit(pipeline.score, pipeline.take())
+            if size == 1 or (on_cpu and own_cores() == 1):
+                scoring = None
+                done += pipeline.score()
+            else:
+                scoring = scorer.submit(pipeline.score, pipeline.take())
             yield from done
         if scoring:
             yield from scoring.result()

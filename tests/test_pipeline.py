@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,16 @@ def test_one_core_scores_in_the_same_thread(media: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(pipeline.Pipeline, "score", noted)
     results = {}
-    for cores in (1, 2):
-        monkeypatch.setattr(pipeline, "usable_cores", lambda cores=cores: cores)
+    # The third run gets the second core after its first batch, and loses it again.
+    for name, cores in (("one", [1]), ("two", [2]), ("changing", [1, 2, 1])):
+        shares = itertools.chain(cores, itertools.repeat(cores[-1]))
+        monkeypatch.setattr(pipeline, "own_cores", lambda shares=shares: next(shares))
         used.clear()
-        results[cores] = detector.detect_frames(frames, fps=25)
-        assert any(name.startswith("pyfau-score") for name in used) == (cores > 1)
-    assert len(results[1]) == FRAMES
-    np.testing.assert_array_equal(results[1].scores, results[2].scores)
+        results[name] = detector.detect_frames(frames, fps=25)
+        assert any(thread.startswith("pyfau-score") for thread in used) == (2 in cores)
+        assert len(results[name]) == FRAMES
+        np.testing.assert_array_equal(results[name].frames, np.arange(FRAMES))
+        np.testing.assert_array_equal(results[name].scores, results["one"].scores)
 
 
 def test_only_the_searched_frames_become_rgb(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from ctypes import c_int
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pyfau.batch.plan import Job
 from pyfau.batch.run import JobOptions, Report, failed, run_job
+from pyfau.cores import share_cores
 from pyfau.errors import PyfauError
 from pyfau.streams import guarded_streams
 
@@ -125,13 +127,15 @@ class LocalWorkers:
         self._make = make
         self._options = options
         self._workers: list[_LocalWorker] = []
+        self._context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+        # The number of busy workers, which share the cores. Only this process writes it.
+        self._busy: Any = self._context.RawValue(c_int, 0)
 
     def start(self) -> _LocalWorker:
         """See `Workers.start`."""
-        context = multiprocessing.get_context("spawn")  # torch does not survive a fork
-        pipe, theirs = context.Pipe()
-        process = context.Process(
-            target=_work, args=(theirs, self._make, self._options), daemon=True
+        pipe, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(theirs, self._make, self._options, self._busy), daemon=True
         )
         process.start()
         theirs.close()
@@ -141,6 +145,7 @@ class LocalWorkers:
 
     def submit(self, worker: _LocalWorker, job: Job, again: bool) -> None:
         """See `Workers.submit`."""
+        self._busy.value += 1
         with suppress(OSError):  # the worker died while it was idle: `wait` finds out
             worker.pipe.send((job, again))
 
@@ -152,6 +157,7 @@ class LocalWorkers:
         return [(worker, self._receive(worker)) for worker in busy if worker.pipe in ready]
 
     def _receive(self, worker: _LocalWorker) -> Report | Lost | PyfauError:
+        self._busy.value -= 1
         try:
             report: Report | PyfauError = worker.pipe.recv()
             return report
@@ -176,8 +182,18 @@ class LocalWorkers:
             self._workers.remove(worker)
 
 
-def _work(pipe: Connection[Any, Any], make: Callable[[], AUDetector], options: JobOptions) -> None:
-    """Worker process main loop."""
+def _work(
+    pipe: Connection[Any, Any], make: Callable[[], AUDetector], options: JobOptions, busy: Any
+) -> None:
+    """Worker process main loop.
+
+    Args:
+        pipe: Inputs come from here, and reports go here.
+        make: Makes the detector.
+        options: Options that all inputs share.
+        busy: Its `value` is the number of busy workers.
+    """
+    share_cores(lambda: busy.value)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     signal.signal(signal.SIGTERM, _end_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()

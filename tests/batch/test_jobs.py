@@ -28,6 +28,7 @@ from pyfau.batch.remote import at_hand
 from pyfau.batch.run import JobOptions, Report, run_job
 from pyfau.batch.workers import LocalWorkers, Lost, share_out
 from pyfau.cli import main
+from pyfau.cores import own_cores, usable_cores
 from pyfau.errors import MediaError
 from pyfau.limits import Limits
 from pyfau.tables.metadata import read_metadata
@@ -115,6 +116,20 @@ def test_a_detector_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     workers = LocalWorkers(partial(AUDetector, "mdhr-nonsense"), JobOptions())
     with pytest.raises(PyfauError, match="unknown model 'mdhr-nonsense'"):
         list(share_out(workers, jobs_for(["a.mp4", "b.mp4"], tmp_path), 2))
+
+
+def refuse() -> AUDetector:
+    """In the place of a detector: the share of this worker in the cores."""
+    raise PyfauError(f"{usable_cores()} cores, {own_cores()} of them for this worker")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_busy_workers_share_the_cores(tmp_path: Path, count: int) -> None:
+    workers = LocalWorkers(refuse, JobOptions())
+    cores = usable_cores()
+    expected = f"{cores} cores, {max(1, cores // count)} of them"
+    with pytest.raises(PyfauError, match=expected):
+        list(share_out(workers, jobs_for(["a.mp4", "b.mp4"][:count], tmp_path), count))
 
 
 def test_tables_of_uris_have_the_same_name_in_every_list() -> None:
