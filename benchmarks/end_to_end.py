@@ -185,7 +185,7 @@ def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
     """Processor time of each stage. For stages in threads, it is the time of the thread alone."""
     import importlib
 
-    import cv2
+    from pyfau.media.readers import read_video
 
     spent: dict[str, float] = defaultdict(float)
     clock = time.thread_time
@@ -202,25 +202,19 @@ def profile(clip: Path, run: Callable[[], dict[str, float]]) -> None:
 
         return wrapped
 
+    def decode() -> int:
+        with read_video(clip, ahead=0, planar=True) as reader:
+            return sum(1 for _ in reader)
+
     # FFmpeg has its own threads, so decoding is measured alone, over all threads.
-    capture = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
-    grab = timed("decode: H.264", capture.grab, time.process_time)
-    retrieve = timed("decode: to BGR", capture.retrieve, time.process_time)
-    convert = timed("decode: to RGB", cv2.cvtColor, time.process_time)
-    while grab():
-        convert(retrieve()[1], cv2.COLOR_BGR2RGB)
+    timed("decode", decode, time.process_time)()
     for place, name, label in STAGES:
         module, _, cls = place.partition(":")
         owner: Any = importlib.import_module(module)
         owner = getattr(owner, cls) if cls else owner
         setattr(owner, name, timed(label, getattr(owner, name)))
     total = run()
-    labels = [
-        "decode: H.264",
-        "decode: to BGR",
-        "decode: to RGB",
-        *(label for _, _, label in STAGES),
-    ]
+    labels = ["decode", *(label for _, _, label in STAGES)]
     print("| step | ms a frame |\n|---|---|")
     for label in labels:
         print(f"| {label.replace('  ', '&emsp;')} | {1e3 * spent[label] / total['frames']:.2f} |")
