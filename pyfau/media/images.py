@@ -16,6 +16,7 @@ from pyfau.files import real_path
 from pyfau.media.damage import damage_of_image
 from pyfau.media.formats import is_image, open_image, quiet_images
 from pyfau.media.limits import LIMITS, Limits
+from pyfau.planes import Planes
 from pyfau.types import StrPath, UInt8Array
 
 _EXPECTED = "expected an (H, W, 3) array of uint8"
@@ -55,9 +56,10 @@ def check_frame(image: Any, *, color: str = "rgb", name: str = "image") -> UInt8
     Args:
         image: (H, W, 3), (H, W) or (H, W, 1) grey, or (H, W, 4) with alpha, which is laid on
             white; uint8, uint16 (divided by 257), or float in [0, 1] (multiplied by 255). It can be
-            anything that numpy converts to such an array, or a PIL image (turned upright by its
-            EXIF orientation).
-        color: "rgb" or "bgr": the order of the channels in an array. A PIL image has its own.
+            anything that numpy converts to such an array, a PIL image (turned upright by its EXIF
+            orientation), or `Planes`.
+        color: "rgb" or "bgr": the order of the channels in an array. A PIL image and `Planes` have
+            their own.
         name: Name of the image for error messages.
 
     Returns:
@@ -70,6 +72,8 @@ def check_frame(image: Any, *, color: str = "rgb", name: str = "image") -> UInt8
         OptionError: `color` is unknown.
     """
     check_color(color)
+    if isinstance(image, Planes):
+        return image.convert()
     if isinstance(image, str | os.PathLike):
         raise InputError(f"{name}: {_EXPECTED}, got a path; read_image reads image files")
     if isinstance(image, Image.Image):

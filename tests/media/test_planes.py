@@ -16,6 +16,7 @@ from clips import write
 from pyfau.faces.crop import cut
 from pyfau.faces.halves import Halves
 from pyfau.media.colour import RGBConverter
+from pyfau.media.images import check_frame
 from pyfau.planes import Planes
 from pyfau.types import UInt8Array
 from pyfau.video import read_video
@@ -142,6 +143,12 @@ def test_frames_that_need_more_than_a_matrix_are_rgb() -> None:
     assert converter.planes(make_frame(matrix=8)) is None  # YCgCo
     odd = av.VideoFrame(161, 96, "yuv420p")
     assert converter.planes(odd) is None
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_planes_are_images(color: str) -> None:
+    planes = planes_of(make_frame())
+    np.testing.assert_array_equal(check_frame(planes, color=color), planes.convert())
 
 
 def test_frames_are_arrays_by_default(tmp_path: Path) -> None:
