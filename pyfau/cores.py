@@ -13,19 +13,24 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _alone() -> int:
+def _count_this_process() -> int:
     return 1
 
 
-_count_sharers: Callable[[], int] = _alone
+_count_busy: Callable[[], int] = _count_this_process
 
 
-def share_cores(count_sharers: Callable[[], int]) -> None:
-    """Set how to count the busy processes that share the cores, this one included."""
-    global _count_sharers
-    _count_sharers = count_sharers
+def share_cores(count_busy: Callable[[], int]) -> None:
+    """Divide the cores by the number of busy processes.
+
+    Args:
+        count_busy: Returns how many processes use the cores now, this one included.
+    """
+    global _count_busy
+    _count_busy = count_busy
 
 
 def own_cores() -> int:
-    """The share of this process in the usable cores now; at least 1."""
-    return max(1, usable_cores() // max(1, _count_sharers()))
+    """The number of cores for this process now; at least 1."""
+    busy = max(1, _count_busy())
+    return max(1, usable_cores() // busy)

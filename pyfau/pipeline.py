@@ -192,10 +192,6 @@ def score_frames(
     size = batch_size or options.batch_size
     error: Exception | None = None
     source = iter(frames)
-    # One thread scores a batch while this one finds the faces of the next: OpenCV and torch release
-    # the interpreter lock. On a single core, a second thread would only cost switches: a sixteenth
-    # of the time of a frame. With several jobs, the share of this process grows at the end.
-    on_cpu = options.model.device.type == "cpu"
     with ThreadPoolExecutor(1, "pyfau-score") as scorer:
         scoring: Future[_Scored] | None = None
         while True:
@@ -210,17 +206,29 @@ def score_frames(
             if pipeline.waiting < size:
                 continue
             done = scoring.result() if scoring else []
-            if size == 1 or (on_cpu and own_cores() == 1):
+            if size > 1 and _gains_from_thread(options):
+                scoring = scorer.submit(pipeline.score, pipeline.take())
+            else:
                 scoring = None
                 done += pipeline.score()
-            else:
-                scoring = scorer.submit(pipeline.score, pipeline.take())
             yield from done
         if scoring:
             yield from scoring.result()
     yield from pipeline.finish()
     if error is not None:
         raise error
+
+
+def _gains_from_thread(options: PipelineOptions) -> bool:
+    """Whether one thread should score a batch while another finds the faces of the next.
+
+    OpenCV and torch release the interpreter lock. On a single core, the second thread only costs
+    switches: a sixteenth of the time of a frame. With several jobs, the number of cores for this
+    process grows when the other jobs end.
+    """
+    if options.model.device.type != "cpu":
+        return True
+    return own_cores() > 1
 
 
 @dataclass(slots=True, eq=False)

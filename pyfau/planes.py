@@ -14,12 +14,12 @@ _Pixels = npt.NDArray[np.uint8]
 class Planes(NamedTuple):
     """An image as brightness and two differences of colour (Y'CbCr 4:2:0).
 
-    To convert a whole image of a large video takes longer than to find and cut out a face. So
-    `pyfau.faces.halves.Halves` cuts the crops out of the planes, and only the crops become RGB.
+    The conversion of a whole large image to RGB is slow. So `pyfau.faces.halves.Halves` cuts the
+    crops out of the planes and converts only the crops.
 
     Attributes:
-        luma: (H, W) uint8, Y'.
-        blue: (ceil(H / 2), ceil(W / 2)) uint8, Cb. A pixel belongs to four pixels of `luma`.
+        luma: (H, W) uint8, Y'. Both sizes are even.
+        blue: (H / 2, W / 2) uint8, Cb. Each value belongs to four pixels of `luma`.
         red: The same for Cr.
         to_rgb: (3, 4) float64: RGB from Y', Cb, Cr and 1, all from 0 to 255.
         convert: Returns the whole image, (H, W, 3) uint8, RGB. Any thread may call it.

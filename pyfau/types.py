@@ -41,7 +41,9 @@ class Frame:
     @property
     def rgb(self) -> UInt8Array:
         """(H, W, 3) uint8, RGB, upright. `Planes` are converted each time."""
-        return self.image.convert() if isinstance(self.image, Planes) else self.image
+        if isinstance(self.image, Planes):
+            return self.image.convert()
+        return self.image
 
 
 POINTS, EYES = 68, 2  # of a `FaceMesh`

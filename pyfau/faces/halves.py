@@ -101,10 +101,14 @@ class Halves:
     """
 
     def __init__(self, image: UInt8Array | Planes) -> None:
-        self._planes = image if isinstance(image, Planes) else None
-        self._rgb = None if isinstance(image, Planes) else image
-        pixels = (image.luma, image.blue, image.red) if isinstance(image, Planes) else (image,)
-        self._pyramids = [Pyramid(channels) for channels in pixels]
+        self._planes: Planes | None = None
+        self._rgb: UInt8Array | None = None
+        if isinstance(image, Planes):
+            self._planes = image
+            self._pyramids = [Pyramid(plane) for plane in (image.luma, image.blue, image.red)]
+        else:
+            self._rgb = image
+            self._pyramids = [Pyramid(image)]
         self._converted: dict[int, list[Part]] = {}
 
     @property
@@ -121,11 +125,11 @@ class Halves:
         Args:
             size: Its width and height in pixels.
         """
-        whole = self.rgb if self._planes is None else self._planes.luma
-        small = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
-        if self._planes is None:
-            small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        return np.asarray(small, np.uint8)
+        if self._planes is not None:
+            luma = cv2.resize(self._planes.luma, size, interpolation=cv2.INTER_AREA)
+            return np.asarray(luma, np.uint8)
+        small = cv2.resize(self.rgb, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
 
     def size(self, times: int) -> tuple[int, int]:
         """Width and height of the image after it was halved some times, rounded up."""
@@ -172,10 +176,12 @@ def _doubled(plane: Pyramid, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
 
     Each pixel becomes four, as in FFmpeg's conversion to RGB.
     """
-    left, top = x0 // 2, y0 // 2
-    part = plane.part(0, left, top, (x1 + 1) // 2, (y1 + 1) // 2)
+    part = plane.part(0, x0 // 2, y0 // 2, (x1 + 1) // 2, (y1 + 1) // 2)
     doubled = cv2.resize(part, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(doubled[y0 - 2 * top : y1 - 2 * top, x0 - 2 * left : x1 - 2 * left], np.uint8)
+    # If the first column or row is odd, the part begins one pixel before it.
+    left, top = x0 % 2, y0 % 2
+    inner = doubled[top : top + y1 - y0, left : left + x1 - x0]
+    return np.asarray(inner, np.uint8)
 
 
 Image = UInt8Array | Planes | Halves

@@ -51,6 +51,5 @@ def _shrink(image: Halves) -> npt.NDArray[np.int16]:
     """A small grey copy."""
     width, height = image.size(0)
     scale = _SIDE / max(width, height)
-    return image.grey((max(1, round(width * scale)), max(1, round(height * scale)))).astype(
-        np.int16
-    )
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return image.grey(size).astype(np.int16)

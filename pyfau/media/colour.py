@@ -46,10 +46,6 @@ _LUMA_SHARES = {
     7: (0.212, 0.087),  # SMPTE 240M
     9: (0.2627, 0.0593),  # BT.2020
 }
-# FFmpeg's scaler rounds down in several steps. The means of its colours are lower by these levels,
-# in red, green and blue.
-_LOST_OF_FULL, _LOST_OF_LIMITED = (0.5, 1.0, 0.5), (1.0, 1.5, 1.0)
-
 _LATTICE = 33  # points on each axis of the 3D table; its file has 36,000 lines
 _PEAK_NITS = 1000.0  # brighter than nearly all that such files hold
 # Diffuse white: that of ordinary displays, which converted video keeps, and that of ITU-R BT.2408.
@@ -70,6 +66,27 @@ _TO_BT709 = np.array(
     ]
 )
 _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])  # ITU-R BT.2020
+
+
+class _Levels(NamedTuple):
+    """How Y'CbCr is stored in 8 bits.
+
+    Attributes:
+        black: Y' of black.
+        luma: Y' of white, less that of black.
+        chroma: Largest Cb or Cr, less the smallest.
+        lost: Red, green and blue that FFmpeg's scaler loses on average, because it rounds down in
+            several steps.
+    """
+
+    black: int
+    luma: int
+    chroma: int
+    lost: tuple[float, float, float]
+
+
+_FULL_LEVELS = _Levels(0, 255, 255, (0.5, 1.0, 0.5))
+_LIMITED_LEVELS = _Levels(16, 219, 224, (1.0, 1.5, 1.0))
 
 
 class _Exposure(NamedTuple):
@@ -100,11 +117,12 @@ class RGBConverter:
         """
         if frame.format.name not in _PLANAR or is_hdr(frame):
             return None
-        if frame.width % 2 or frame.height % 2 or any(p.line_size <= 0 for p in frame.planes):
+        if frame.width % 2 or frame.height % 2:
             return None
-        matrix = int(frame.colorspace)
-        is_full = _PLANAR[frame.format.name] or int(frame.color_range) == _FULL_RANGE
-        to_rgb = _matrix_to_rgb(_BT601 if matrix == _UNSPECIFIED else matrix, is_full)
+        # The lines of an image that was flipped without a copy have a negative size.
+        if any(plane.line_size <= 0 for plane in frame.planes):
+            return None
+        to_rgb = _matrix_to_rgb(_matrix_of(frame), _is_full_range(frame))
         if to_rgb is None:
             return None
         luma, blue, red = (_plane(plane) for plane in frame.planes)
@@ -135,11 +153,13 @@ class RGBConverter:
         transfer = int(frame.color_trc)
         if transfer in (_PQ, _HLG):
             return _pixels(self._tone(frame, transfer))
-        matrix = int(frame.colorspace)
-        source = _BT601 if matrix == _UNSPECIFIED else None
         # Conversion of one frame is too short for threads to be worth their start.
         rgb = self._reformatter.reformat(
-            frame, format="rgb24", src_colorspace=source, interpolation="BILINEAR", threads=1
+            frame,
+            format="rgb24",
+            src_colorspace=_matrix_of(frame),
+            interpolation="BILINEAR",
+            threads=1,
         )
         return _pixels(rgb)
 
@@ -168,6 +188,17 @@ def is_hdr(frame: Any) -> bool:
     return int(frame.color_trc) in (_PQ, _HLG)
 
 
+def _matrix_of(frame: Any) -> int:
+    """The number of the colour matrix; BT.601 where the file names none."""
+    matrix = int(frame.colorspace)
+    return _BT601 if matrix == _UNSPECIFIED else matrix
+
+
+def _is_full_range(frame: Any) -> bool:
+    """Whether the levels of a frame in one of the formats of `_PLANAR` go from 0 to 255."""
+    return _PLANAR[frame.format.name] or int(frame.color_range) == _FULL_RANGE
+
+
 @lru_cache(maxsize=16)
 def _matrix_to_rgb(matrix: int, is_full: bool) -> Array | None:
     """RGB from Y', Cb, Cr and 1 with the mean levels of FFmpeg's scaler: (3, 4), ITU-T H.273."""
@@ -175,7 +206,8 @@ def _matrix_to_rgb(matrix: int, is_full: bool) -> Array | None:
         return None
     red, blue = _LUMA_SHARES[matrix]
     green = 1 - red - blue
-    luma, chroma, black = (1.0, 1.0, 0) if is_full else (255 / 219, 255 / 224, 16)
+    levels = _FULL_LEVELS if is_full else _LIMITED_LEVELS
+    luma, chroma = 255 / levels.luma, 255 / levels.chroma
     to_red, to_blue = 2 * chroma * (1 - red), 2 * chroma * (1 - blue)
     linear = np.array(
         [
@@ -184,8 +216,7 @@ def _matrix_to_rgb(matrix: int, is_full: bool) -> Array | None:
             [luma, to_blue, 0],
         ]
     )
-    lost = np.array(_LOST_OF_FULL if is_full else _LOST_OF_LIMITED)
-    shift = -linear @ np.array([black, 128, 128]) - lost
+    shift = -linear @ np.array([levels.black, 128, 128]) - np.array(levels.lost)
     return np.concatenate([linear, shift[:, None]], axis=1)
 
 

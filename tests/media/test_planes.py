@@ -60,7 +60,7 @@ def test_parts_have_the_colours_of_the_converted_image(matrix: int, span: int) -
     assert rgb.shape == planes.shape == (96, 160, 3)
     difference = Halves(planes).part(0, 0, 0, 160, 96).astype(int) - rgb
     assert np.abs(difference.mean(axis=(0, 1))).max() < 0.5
-    # FFmpeg's table for one blue tone is wrong by up to 15 levels in single pixels.
+    # In a few pixels, FFmpeg's blue differs by up to 15 levels.
     assert np.mean(np.abs(difference) <= 2) > 0.99
 
 
