@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pyfau.checks import check_color, check_fps, check_whole
+from pyfau.cores import own_cores
 from pyfau.errors import InputError, MediaError, OptionError
 from pyfau.files import is_folder, natural_key
 from pyfau.media.animation import Animation, kind_of
@@ -82,7 +83,8 @@ def read_video(
 
     Args:
         path: A local file.
-        ahead: How many frames are decoded ahead in a thread; 0 decodes in the caller's thread.
+        ahead: How many frames are decoded ahead: in a thread, or several at a time in the caller's
+            thread if this process has one core. 0 decodes one by one in the caller's thread.
         stream: Which video stream of the file, from 0; None for the one that the file marks as
             its default, else the first.
         limits: Larger media are refused.
@@ -125,6 +127,7 @@ def read_video(
         warnings=decoder.warnings,
         holes=decoder.clock.holes,
         ahead=ahead,
+        in_bursts=own_cores() == 1,
     )
 
 

@@ -310,9 +310,22 @@ def test_file_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (reader.name, len(list(reader))) == (name, 3)
 
 
-# The thread
+# Decoding ahead: in a thread, or in bursts
 
 
+@pytest.fixture(params=[2, 1], ids=["thread", "bursts"])
+def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of cores that `read_video` finds: a thread decodes on two, none on one."""
+    monkeypatch.setattr(readers, "own_cores", lambda: request.param)
+    return int(request.param)
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "own_cores", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_cores")
 def test_close_ends_the_thread_behind_a_full_queue(tmp_path: Path) -> None:
     reader = read_video(write_video(tmp_path / "a.mp4"), ahead=2)
     assert [next(reader).index, next(reader).index] == [0, 1]
@@ -333,6 +346,7 @@ def is_open(path: Path) -> bool:
     return any(link.exists() and link.resolve() == path for link in descriptors.iterdir())
 
 
+@pytest.mark.usefixtures("cores")
 def test_close_before_the_first_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4").resolve()
     reader = read_video(path)
@@ -342,6 +356,7 @@ def test_close_before_the_first_frame(tmp_path: Path) -> None:
     assert list(reader) == []
 
 
+@pytest.mark.usefixtures("cores")
 def test_exhausted_reader_is_closed(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", count=2).resolve()
     reader = read_video(path)
@@ -350,6 +365,7 @@ def test_exhausted_reader_is_closed(tmp_path: Path) -> None:
     assert list(reader) == []
 
 
+@pytest.mark.usefixtures("cores")
 def test_error_in_the_with_block_closes(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4")
     with pytest.raises(ZeroDivisionError), read_video(path, ahead=1) as reader:
@@ -357,6 +373,7 @@ def test_error_in_the_with_block_closes(tmp_path: Path) -> None:
     assert not reading_threads()
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_dropped_reader_ends_its_thread(tmp_path: Path) -> None:
     reader = read_video(write_video(tmp_path / "a.mp4"), ahead=1)
     next(reader)
@@ -367,13 +384,20 @@ def test_dropped_reader_ends_its_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-def test_error_in_the_thread_comes_after_the_frames_before_it() -> None:
+@pytest.mark.parametrize("in_bursts", [False, True])
+def test_error_comes_after_the_frames_before_it(in_bursts: bool) -> None:
     def frames() -> Iterator[Frame]:
         for k in range(3):
             yield Frame(k, float(k), grey(k))
         raise RuntimeError("decoder fell over")
 
-    reader = FrameReader("x", "video", frames(), ahead=8)  # type: ignore[arg-type]
+    reader = FrameReader(
+        "x",
+        "video",
+        frames(),  # type: ignore[arg-type]
+        ahead=8,
+        in_bursts=in_bursts,
+    )
     seen: list[Frame] = []
     with pytest.raises(RuntimeError, match="decoder fell over"):
         seen.extend(reader)
@@ -401,6 +425,44 @@ def test_how_far_ahead(
         # One delivered, those in the queue, and one in the hand of the thread.
         assert len(made) == expected + 1
         assert [frame.index for frame in reader] == list(range(1, 50))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "limit", "expected"), [(3, 1 << 20, 3), (100, 3 * 9216, 3), (100, 1, 1)]
+)
+def test_how_long_a_burst_is(
+    monkeypatch: pytest.MonkeyPatch, ahead: int, limit: int, expected: int
+) -> None:
+    made = []
+
+    def frames() -> Iterator[Frame]:
+        for k in range(50):
+            made.append(k)
+            yield Frame(k, float(k), grey(k))  # 9216 bytes
+
+    monkeypatch.setattr(frames_module, "_AHEAD_BYTES", limit)
+    source = frames()
+    with FrameReader("x", "video", source, ahead=ahead, in_bursts=True) as reader:  # type: ignore[arg-type]
+        assert not made
+        for delivered in range(1, 13):
+            next(reader)
+            bursts = math.ceil(delivered / expected)
+            assert len(made) == bursts * expected
+        assert [frame.index for frame in reader] == list(range(12, 50))
+
+
+def test_on_one_core_the_same_frames_come_without_a_thread(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media / "single_face.mp4"
+    monkeypatch.setattr(readers, "own_cores", lambda: 2)
+    expected = list(read_video(path))
+    monkeypatch.setattr(readers, "own_cores", lambda: 1)
+    reader = read_video(path, ahead=3)
+    for frame, other in zip(reader, expected, strict=True):
+        assert not reading_threads()
+        assert (frame.index, frame.time_s) == (other.index, other.time_s)
+        np.testing.assert_array_equal(frame.image, other.image)
 
 
 def test_abandoned_reader_does_not_hold_up_the_interpreter(tmp_path: Path) -> None:
