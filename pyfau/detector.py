@@ -71,8 +71,9 @@ class AUDetector:
             torch.device.
         precision: Number format of the encoder: "float32", "bfloat16", "float16" (GPU only),
             "int8" (CPU only, with the extra `onnx` installed), or "auto". "auto" is bfloat16 if the
-            CPU multiplies it in hardware and the scores of the network stay close; otherwise it is
-            float32. The metadata of a result states the format. See docs/performance.md.
+            CPU multiplies it faster than float32 and the scores of the network stay close;
+            otherwise it is float32. The metadata of a result states the format. See
+            docs/performance.md.
         engine: Inference backend of the encoder: "torch", "onnxruntime" or "openvino" (both on the
             CPU, each with its extra installed), or "auto", which is torch.
         aligner: Face detector: "auto" (the aligner that the model's config names), "mtcnn"

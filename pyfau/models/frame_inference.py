@@ -82,8 +82,8 @@ def accelerate_frames(
     Args:
         model: A plain network in eval mode.
         precision: "auto", "float32", "bfloat16", "float16" on a GPU, or "int8" on a CPU. "auto" is
-            bfloat16 if `choose_precision` measures that the scores stay close to float32, with
-            these weights.
+            bfloat16 if this CPU multiplies it faster than float32, and `choose_precision` measures
+            that the scores stay close to float32 with these weights.
         engine: "auto", "torch", "onnxruntime" or "openvino"; the last two are for a CPU.
         folder: The model directory, where "int8" looks for the file of `pyfau quantise`.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import platform
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,14 +32,37 @@ BFLOAT16_BOUND = 5e-3
 _EVERY = 7  # takes 8 of the 56 included faces: a large network scores them in some seconds
 _MEASURE = 1  # part of the key of stored results; raise it whenever the measurement changes
 _FILE_BYTES = 10_000
+_CPU_FACTS = Path("/proc/cpuinfo")  # Linux
 
 Prepare = Callable[[FrameNetwork, torch.dtype], None]
 
 
 def has_bfloat16() -> bool:
     """Whether torch reports that this CPU multiplies bfloat16: AVX-512 BF16 or AMX."""
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in tests)
+    return _reports("_is_avx512_bf16_supported") or _reports("_is_amx_tile_supported")
+
+
+def bfloat16_is_faster() -> bool:
+    """Whether this CPU multiplies bfloat16 faster than float32: with AMX, or an AMD's AVX-512 BF16.
+
+    On an Intel Xeon with AVX-512 BF16 and without AMX, the encoder took 1.6 times as long as in
+    float32 (docs/performance-history.md). Hypervisors can hide AMX from a virtual machine.
+    """
+    if _reports("_is_amx_tile_supported"):
+        return True
+    return has_bfloat16() and not _is_from_intel()
+
+
+def _reports(test: str) -> bool:
+    """The result of a test of torch for a CPU feature; False if this torch does not have it."""
+    return bool(getattr(torch.cpu, test, bool)())
+
+
+def _is_from_intel() -> bool:
+    vendor = platform.processor()  # contains the vendor on Windows, but not on Linux
+    with suppress(OSError), _CPU_FACTS.open(encoding="utf-8", errors="replace") as facts:
+        vendor += facts.read(1000)
+    return "GenuineIntel" in vendor
 
 
 def choose_precision(model: FrameNetwork, prepare: Prepare) -> str:
@@ -49,11 +73,11 @@ def choose_precision(model: FrameNetwork, prepare: Prepare) -> str:
         prepare: Makes an inference copy that computes in a type, in place.
 
     Returns:
-        "bfloat16" if this CPU multiplies it and 99 of 100 scores are within `BFLOAT16_BOUND` of
-        float32, otherwise "float32".
+        "bfloat16" if this CPU multiplies it faster than float32 and 99 of 100 scores are within
+        `BFLOAT16_BOUND` of float32, otherwise "float32".
     """
     is_possible = model.heavy_part and model.device.type == "cpu"
-    if not is_possible or not has_bfloat16() or not can_pack(torch.bfloat16):
+    if not is_possible or not bfloat16_is_faster() or not can_pack(torch.bfloat16):
         return "float32"
     path = _result_path(model)
     difference = None if path is None else _read_result(path)

@@ -14,7 +14,7 @@ from pyfau.models.engines import EngineFunction, open_engine, resolve_engine
 from pyfau.models.export import export_encode
 from pyfau.models.frame_inference import accelerate_frames
 from pyfau.models.frame_network import FrameNetwork
-from pyfau.models.half import BFLOAT16_BOUND, has_bfloat16
+from pyfau.models.half import BFLOAT16_BOUND, bfloat16_is_faster
 from pyfau.models.int8 import open_int8, resolve_int8_engine
 from pyfau.models.mdhr import KERNELS, MDHR, TOKENS, FrameFeatures, NoDynamics, PatchProjection
 from pyfau.packed import can_pack, fold, pack
@@ -139,9 +139,9 @@ def use_engine(model: MDHR, run: EngineFunction) -> None:
 def resolve_precision(precision: str, device: torch.device, backbone: str) -> torch.dtype:
     """The number type of the encoder for a precision option.
 
-    "auto" is bfloat16 on a CPU that multiplies it, for backbones whose scores stay within
-    `BFLOAT16_BOUND` of float32's, and float32 everywhere else: no half precision has been measured
-    on a GPU yet. It is never int8, whose scores differ more than `BFLOAT16_BOUND`.
+    "auto" is bfloat16 on a CPU that multiplies it faster than float32, for backbones whose scores
+    stay within `BFLOAT16_BOUND` of float32's, and float32 everywhere else: no half precision has
+    been measured on a GPU yet. It is never int8, whose scores differ more than `BFLOAT16_BOUND`.
 
     Raises:
         OptionError: Unknown, or float16 on a CPU.
@@ -152,6 +152,6 @@ def resolve_precision(precision: str, device: torch.device, backbone: str) -> to
     if precision != "auto":
         return getattr(torch, precision)  # type: ignore[no-any-return]
     near = BFLOAT16_DIFFERENCES.get(backbone, 1.0) <= BFLOAT16_BOUND
-    if near and device.type == "cpu" and can_pack() and has_bfloat16():
+    if near and device.type == "cpu" and can_pack() and bfloat16_is_faster():
         return torch.bfloat16
     return torch.float32

@@ -24,7 +24,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A CPU with bfloat16, an empty cache, and differences that are taken from this list."""
     differences: list[float] = []
     monkeypatch.setenv("PYFAU_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(half, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(half, "bfloat16_is_faster", lambda: True)
     monkeypatch.setattr(half, "can_pack", lambda dtype: True)
     monkeypatch.setattr(half, "measure_bfloat16", lambda *arguments: differences.pop(0))
     return differences
@@ -67,7 +67,7 @@ def test_without_a_cache_it_is_measured_again(
 def test_nothing_is_measured_where_bfloat16_is_slow(
     measured: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(half, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(half, "bfloat16_is_faster", lambda: False)
     assert choose_precision(toy(), _prepare) == "float32"
 
 

@@ -5,6 +5,7 @@ engines, exported.
 from __future__ import annotations
 
 import copy
+import platform
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 from pyfau import AUDetector, load_model
 from pyfau.cli import main
 from pyfau.errors import DependencyError, OptionError
-from pyfau.models import inference
+from pyfau.models import half, inference
+from pyfau.models.half import bfloat16_is_faster, has_bfloat16
 from pyfau.models.inference import (
     BFLOAT16_BOUND,
     BFLOAT16_DIFFERENCES,
     accelerate,
-    has_bfloat16,
     prepare,
     resolve_precision,
 )
@@ -222,7 +223,7 @@ def test_float16_that_cannot_hold_the_features_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "device", "backbone", "cpu_has_it", "expected"),
+    ("precision", "device", "backbone", "is_faster", "expected"),
     [
         ("auto", "cpu", "small", True, torch.bfloat16),
         ("auto", "cpu", "small", False, torch.float32),
@@ -240,11 +241,11 @@ def test_precision_that_is_chosen(
     precision: str,
     device: str,
     backbone: str,
-    cpu_has_it: bool,
+    is_faster: bool,
     expected: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inference, "has_bfloat16", lambda: cpu_has_it)
+    monkeypatch.setattr(inference, "bfloat16_is_faster", lambda: is_faster)
     monkeypatch.setattr(inference, "can_pack", lambda: True)
     assert resolve_precision(precision, torch.device(device), backbone) == expected
 
@@ -253,6 +254,44 @@ def test_an_older_torch_that_cannot_tell_has_no_bfloat16(monkeypatch: pytest.Mon
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert has_bfloat16() is False
+    assert bfloat16_is_faster() is False
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "cpu", "expected"),
+    [
+        (True, False, "vendor_id\t: AuthenticAMD", True),
+        (True, False, "vendor_id\t: GenuineIntel", False),
+        (True, True, "vendor_id\t: GenuineIntel", True),
+        (False, False, "vendor_id\t: AuthenticAMD", False),
+        (True, False, None, True),
+    ],
+)
+def test_where_bfloat16_is_faster(
+    avx512: bool,
+    amx: bool,
+    cpu: str | None,
+    expected: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = tmp_path / "cpuinfo"
+    if cpu is not None:
+        facts.write_text(f"processor\t: 0\n{cpu}\n", encoding="utf-8")
+    monkeypatch.setattr(half, "_CPU_FACTS", facts)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert bfloat16_is_faster() is expected
+
+
+def test_windows_names_the_vendor_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "Intel64 Family 6 Model 207 Stepping 2, GenuineIntel"
+    monkeypatch.setattr(half, "_CPU_FACTS", tmp_path / "missing")
+    monkeypatch.setattr(platform, "processor", lambda: name)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert bfloat16_is_faster() is False
 
 
 @pytest.mark.parametrize(
