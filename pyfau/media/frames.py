@@ -66,8 +66,10 @@ class FrameReader(Iterator[Frame]):
         self.size = None if first is None else (first.image.shape[1], first.image.shape[0])
         self._first = None if ahead else first
         source: Frames | _Ahead | _Bursts = frames
-        if ahead:
-            source = _Bursts(frames, ahead, first) if in_bursts else _Ahead(frames, ahead, first)
+        if ahead and in_bursts:
+            source = _Bursts(frames, ahead, first)
+        elif ahead:
+            source = _Ahead(frames, ahead, first)
         self._frames: Iterator[Frame] = source
         # Also runs when the reader is garbage-collected or the interpreter ends, because a thread
         # that is still inside a decoder could crash the process. For this, the thread must have no
@@ -111,23 +113,28 @@ class _Bursts(Iterator[Frame]):
     def __init__(self, frames: Frames, depth: int, first: Frame | None) -> None:
         self._frames = frames
         self._depth = depth
-        self._queue: deque[Frame] = deque() if first is None else deque([first])
+        self._queue: deque[Frame] = deque()
         self._error: Exception | None = None
+        if first is not None:
+            self._queue.append(first)
 
     def __next__(self) -> Frame:
-        if not self._queue and self._error is None:
+        if not self._queue:
             self._fill()
-        if self._queue:
-            return self._queue.popleft()
-        error, self._error = self._error, None
-        raise StopIteration if error is None else error
+        if not self._queue:
+            raise StopIteration
+        return self._queue.popleft()
 
     def close(self) -> None:
         self._queue.clear()
+        self._error = None
         self._frames.close()
 
     def _fill(self) -> None:
         """Decode the next frames. An error waits until the frames before it are consumed."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         held = 0
         try:
             for frame in self._frames:
@@ -136,6 +143,8 @@ class _Bursts(Iterator[Frame]):
                 if len(self._queue) >= self._depth or held >= _AHEAD_BYTES:
                     return
         except Exception as error:
+            if not self._queue:
+                raise
             self._error = error
 
 

@@ -43,10 +43,11 @@ def has_bfloat16() -> bool:
 
 
 def bfloat16_is_faster() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32: with AMX, or an AMD's AVX-512 BF16.
+    """Whether this CPU multiplies bfloat16 faster than float32.
 
-    On an Intel Xeon with AVX-512 BF16 and without AMX, the encoder took 1.6 times as long as in
-    float32 (docs/performance-history.md). Hypervisors can hide AMX from a virtual machine.
+    This is the case with AMX, and with AVX-512 BF16 on CPUs of other makers than Intel. On an Intel
+    Xeon with AVX-512 BF16 and without AMX, the encoder took 1.6 times as long as in float32
+    (docs/performance-history.md). Hypervisors can hide AMX from a virtual machine.
     """
     if _reports("_is_amx_tile_supported"):
         return True

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -405,21 +405,22 @@ def test_error_comes_after_the_frames_before_it(in_bursts: bool) -> None:
     assert list(reader) == []
 
 
+def frames_into(made: list[int]) -> Generator[Frame, None, None]:
+    """50 frames of 9216 bytes; the number of each is added to the list when it is made."""
+    for k in range(50):
+        made.append(k)
+        yield Frame(k, float(k), grey(k))
+
+
 @pytest.mark.parametrize(
     ("ahead", "limit", "expected"), [(3, 1 << 20, 4), (100, 3 * 9216, 4), (100, 1, 2)]
 )
 def test_how_far_ahead(
     monkeypatch: pytest.MonkeyPatch, ahead: int, limit: int, expected: int
 ) -> None:
-    made = []
-
-    def frames() -> Iterator[Frame]:
-        for k in range(50):
-            made.append(k)
-            yield Frame(k, float(k), grey(k))  # 9216 bytes
-
+    made: list[int] = []
     monkeypatch.setattr(frames_module, "_AHEAD_BYTES", limit)
-    with FrameReader("x", "video", frames(), ahead=ahead) as reader:  # type: ignore[arg-type]
+    with FrameReader("x", "video", frames_into(made), ahead=ahead) as reader:
         next(reader)
         time.sleep(0.1)
         # One delivered, those in the queue, and one in the hand of the thread.
@@ -433,16 +434,10 @@ def test_how_far_ahead(
 def test_how_long_a_burst_is(
     monkeypatch: pytest.MonkeyPatch, ahead: int, limit: int, expected: int
 ) -> None:
-    made = []
-
-    def frames() -> Iterator[Frame]:
-        for k in range(50):
-            made.append(k)
-            yield Frame(k, float(k), grey(k))  # 9216 bytes
-
+    made: list[int] = []
     monkeypatch.setattr(frames_module, "_AHEAD_BYTES", limit)
-    source = frames()
-    with FrameReader("x", "video", source, ahead=ahead, in_bursts=True) as reader:  # type: ignore[arg-type]
+    source = frames_into(made)
+    with FrameReader("x", "video", source, ahead=ahead, in_bursts=True) as reader:
         assert not made
         for delivered in range(1, 13):
             next(reader)
